@@ -1,0 +1,461 @@
+//! The life of a token set, as one explicit state machine.
+//!
+//! [`ConnectionState`] says what is held, why, since when, what happens next and who must act.
+//! Its transitions are pure: [`ConnectionState::obtained`], [`ConnectionState::failed`],
+//! [`ConnectionState::unsaved`]. The `ProviderActor` applies them, the store keeps what must last,
+//! and the admin API and `/debug/actors` show [`ConnectionView`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::token::{Expiry, TokenFingerprint, TokenSet};
+use crate::registration::policy::{RefreshPolicy, RetryPolicy};
+use crate::store::Revision;
+
+/// The upstream origins (`scheme://host:port`) that a token set may be sent to. They are part of
+/// the sealed record's associated data, so no edited configuration can send a token elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OriginSet(Arc<BTreeSet<String>>);
+
+impl OriginSet {
+    /// Gathers origins in their ASCII serialization.
+    pub fn new(origins: impl IntoIterator<Item = String>) -> Self {
+        Self(Arc::new(origins.into_iter().collect()))
+    }
+
+    /// Whether a token bound to this set may be sent to `origin`.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.0.contains(origin)
+    }
+
+    /// The origins, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// Why a connection is in its state: a code that stays stable for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// A token set was obtained.
+    Granted,
+    /// Nobody has connected this subject yet.
+    NeverConnected,
+    /// The authorization server said `invalid_grant`: revoked, expired or used elsewhere.
+    GrantRevoked,
+    /// The access token ended and no refresh token was given.
+    NoRefreshToken,
+    /// A route now leads to an upstream that this token set was not obtained for.
+    UpstreamChanged,
+    /// The ID token of a refresh named another subject.
+    SubjectChanged,
+    /// A refresh was cut off between request and answer, and its refresh token is now refused.
+    InterruptedRefresh,
+    /// No connection to the provider.
+    ProviderUnreachable,
+    /// The provider did not answer in time.
+    ProviderTimeout,
+    /// The provider answered with a server error.
+    ProviderError,
+    /// The provider throttles us (429).
+    ProviderThrottled,
+    /// The provider's answer could not be understood.
+    MalformedAnswer,
+    /// The provider refuses the client itself (`invalid_client`, `unauthorized_client`).
+    ClientRefused,
+    /// The provider refuses what the profile asks for (`invalid_scope`, `invalid_request`, …).
+    RequestRefused,
+    /// The new token set could not be saved.
+    StoreUnavailable,
+    /// A fault of our own.
+    InternalError,
+}
+
+/// Who must act before the connection is well again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// Nobody: it is well, or mends itself.
+    Nobody,
+    /// The person whose token it is: give consent again.
+    Person,
+    /// Whoever runs the gateway: mend configuration or store.
+    Operator,
+    /// Whoever runs the provider.
+    Provider,
+}
+
+/// The four classes of failure of a token request. Only the first ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The grant is dead; only the person can give a new one.
+    GrantDead,
+    /// The provider refuses our client or what it asks for; never drops a token.
+    ClientMisconfigured,
+    /// The provider is down, slow, throttles or answers nonsense; the old token serves on.
+    ProviderUnavailable,
+    /// Our own fault.
+    Internal,
+}
+
+/// A failed token request, as the state machine sees it.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Which of the four classes.
+    pub class: FailureClass,
+    /// The reason code.
+    pub reason: Reason,
+    /// What was wrong, in words fit for logs and reports: no secret, no control character.
+    pub detail: String,
+    /// The provider's own `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+/// A failure that time or an operator may mend, and when we try again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The reason code of the last failure.
+    pub reason: Reason,
+    /// What was wrong, in words.
+    pub detail: String,
+    /// When the trouble began.
+    pub since: Timestamp,
+    /// Failures in a row.
+    pub attempts: u32,
+    /// Nothing is sent for this connection before then.
+    pub next_attempt: Timestamp,
+}
+
+/// What is held for one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// A token set with nothing amiss. It may be due for refresh; time tells.
+    Active {
+        /// What is held.
+        tokens: TokenSet,
+    },
+    /// The provider fails; what is held is used while it lives.
+    Retrying {
+        /// What is held; none if the first token request failed.
+        tokens: Option<TokenSet>,
+        /// What fails, and when we try again.
+        trouble: Trouble,
+    },
+    /// The provider refuses the client; what is held is kept and used while it lives.
+    Misconfigured {
+        /// What is held; none if the first token request failed.
+        tokens: Option<TokenSet>,
+        /// What was refused, and when we try again.
+        trouble: Trouble,
+    },
+    /// A new token set that is not durable yet. Nothing may use it, nobody may refresh it.
+    Unsaved {
+        /// The newest token set, kept in memory.
+        tokens: TokenSet,
+        /// When saving first failed.
+        since: Timestamp,
+    },
+    /// Only the person can mend it.
+    NeedsConsent {
+        /// Why.
+        reason: Reason,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl ConnectionState {
+    /// The token set held, if any.
+    pub fn tokens(&self) -> Option<&TokenSet> {
+        match self {
+            Self::Active { tokens } | Self::Unsaved { tokens, .. } => Some(tokens),
+            Self::Retrying { tokens, .. } | Self::Misconfigured { tokens, .. } => tokens.as_ref(),
+            Self::NeedsConsent { .. } => None,
+        }
+    }
+
+    /// The trouble that delays the next attempt, if any.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match self {
+            Self::Retrying { trouble, .. } | Self::Misconfigured { trouble, .. } => Some(trouble),
+            _ => None,
+        }
+    }
+
+    /// A new token set was obtained and saved.
+    pub fn obtained(tokens: TokenSet) -> Self {
+        Self::Active { tokens }
+    }
+
+    /// A new token set was obtained and could not be saved.
+    pub fn unsaved(tokens: TokenSet, now: Timestamp) -> Self {
+        Self::Unsaved { tokens, since: now }
+    }
+
+    /// A token request failed. `jitter` is drawn from `0.0..1.0`.
+    ///
+    /// Only [`FailureClass::GrantDead`] lets go of the tokens.
+    #[must_use]
+    pub fn failed(self, failure: &Failure, now: Timestamp, retry: &RetryPolicy, jitter: f64) -> Self {
+        if failure.class == FailureClass::GrantDead {
+            return Self::NeedsConsent { reason: failure.reason, since: now };
+        }
+        if matches!(self, Self::NeedsConsent { .. } | Self::Unsaved { .. }) {
+            // Nothing was asked of the provider for these; there is nothing to add.
+            return self;
+        }
+        let (attempts, since) = self.trouble().map_or((0, now), |old| (old.attempts, old.since));
+        let attempts = attempts.saturating_add(1);
+        let delay = failure.retry_after.unwrap_or_default().max(retry.backoff(attempts, jitter));
+        let trouble = Trouble {
+            reason: failure.reason,
+            detail: failure.detail.clone(),
+            since,
+            attempts,
+            next_attempt: now.after(delay.min(retry.longest_wait)),
+        };
+        let tokens = match self {
+            Self::Active { tokens } => Some(tokens),
+            Self::Retrying { tokens, .. } | Self::Misconfigured { tokens, .. } => tokens,
+            Self::NeedsConsent { .. } | Self::Unsaved { .. } => None,
+        };
+        match failure.class {
+            FailureClass::ClientMisconfigured => Self::Misconfigured { tokens, trouble },
+            _ => Self::Retrying { tokens, trouble },
+        }
+    }
+
+    fn who_must_act(&self) -> Actor {
+        match self {
+            Self::Active { .. } => Actor::Nobody,
+            Self::Retrying { trouble, .. } if trouble.reason == Reason::InternalError => Actor::Operator,
+            Self::Retrying { .. } => Actor::Provider,
+            Self::Misconfigured { .. } | Self::Unsaved { .. } => Actor::Operator,
+            Self::NeedsConsent { .. } => Actor::Person,
+        }
+    }
+}
+
+/// How ripe an access token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Use it.
+    Fresh,
+    /// Use it, and refresh it meanwhile.
+    RefreshDue,
+    /// Do not use it.
+    Ended,
+}
+
+/// A connection as readers see it: immutable, published whole, safe to hold.
+#[derive(Debug)]
+pub struct Connection {
+    /// Profile and subject.
+    pub id: ConnectionId,
+    /// The stored record's revision that this was read from or written as.
+    pub revision: Revision,
+    /// Where its token may be sent.
+    pub origins: OriginSet,
+    /// When the record was first made.
+    pub created_at: Timestamp,
+    /// What is held.
+    pub state: ConnectionState,
+    /// The person's last refresh was cut off between request and answer.
+    pub interrupted: bool,
+    ready: Option<ReadyToken>,
+}
+
+/// What the hot path reads, worked out once when a connection is published.
+#[derive(Debug)]
+struct ReadyToken {
+    authorization: HeaderValue,
+    fingerprint: TokenFingerprint,
+    usable_until: Timestamp,
+    refresh_from: Timestamp,
+}
+
+impl Connection {
+    /// Makes the published form of a connection.
+    pub fn new(
+        id: ConnectionId,
+        revision: Revision,
+        origins: OriginSet,
+        created_at: Timestamp,
+        state: ConnectionState,
+        refresh: &RefreshPolicy,
+    ) -> Self {
+        let ready = match &state {
+            ConnectionState::Unsaved { .. } => None,
+            other => other.tokens().map(|tokens| {
+                let fingerprint = tokens.access_token.fingerprint();
+                ReadyToken {
+                    authorization: tokens.access_token.bearer_header(),
+                    fingerprint,
+                    usable_until: refresh.usable_until(tokens),
+                    refresh_from: refresh.refresh_from(tokens),
+                }
+            }),
+        };
+        Self { id, revision, origins, created_at, state, interrupted: false, ready }
+    }
+
+    /// The `Authorization` value to send upstream if the token is usable at `now`.
+    pub fn authorization(&self, now: Timestamp) -> Option<&HeaderValue> {
+        self.ready.as_ref().filter(|ready| now < ready.usable_until).map(|ready| &ready.authorization)
+    }
+
+    /// The fingerprint of the access token held.
+    pub fn fingerprint(&self) -> Option<TokenFingerprint> {
+        self.ready.as_ref().map(|ready| ready.fingerprint)
+    }
+
+    /// How ripe the access token is at `now`; `Ended` when there is none.
+    pub fn freshness(&self, now: Timestamp) -> Freshness {
+        match &self.ready {
+            Some(ready) if now < ready.refresh_from => Freshness::Fresh,
+            Some(ready) if now < ready.usable_until => Freshness::RefreshDue,
+            _ => Freshness::Ended,
+        }
+    }
+
+    /// What the admin API and the debug endpoint say of it.
+    pub fn view(&self, now: Timestamp, refreshing: bool) -> ConnectionView {
+        let (state, reason, since) = match &self.state {
+            ConnectionState::Active { tokens } => ("active", Reason::Granted, tokens.obtained_at),
+            ConnectionState::Retrying { trouble, .. } => ("retrying", trouble.reason, trouble.since),
+            ConnectionState::Misconfigured { trouble, .. } => {
+                ("misconfigured", trouble.reason, trouble.since)
+            }
+            ConnectionState::Unsaved { since, .. } => ("unsaved", Reason::StoreUnavailable, *since),
+            ConnectionState::NeedsConsent { reason, since } => ("needs_consent", *reason, *since),
+        };
+        let tokens = self.state.tokens();
+        let next_attempt = match &self.state {
+            ConnectionState::Active { tokens } if tokens.refresh_token.is_some() => {
+                self.ready.as_ref().map(|ready| ready.refresh_from)
+            }
+            other => other.trouble().map(|trouble| trouble.next_attempt),
+        };
+        ConnectionView {
+            profile: self.id.profile.to_string(),
+            subject: self.id.subject.to_string(),
+            state: if refreshing { "refreshing" } else { state },
+            reason,
+            detail: self.state.trouble().map(|trouble| trouble.detail.clone()),
+            since: since.to_string(),
+            next_attempt: next_attempt.map(|at| at.to_string()),
+            who_must_act: self.state.who_must_act(),
+            failures: self.state.trouble().map_or(0, |trouble| trouble.attempts),
+            created_at: self.created_at.to_string(),
+            obtained_at: tokens.map(|tokens| tokens.obtained_at.to_string()),
+            expires_at: tokens.map(|tokens| tokens.expiry.at().to_string()),
+            expiry: tokens.map(|tokens| match tokens.expiry {
+                Expiry::Stated { .. } => "stated",
+                Expiry::Presumed { .. } => "presumed",
+            }),
+            expired: self.freshness(now) == Freshness::Ended,
+            scope: tokens.and_then(|tokens| tokens.scope.as_ref()).map(ToString::to_string),
+            has_refresh_token: tokens.is_some_and(|tokens| tokens.refresh_token.is_some()),
+            access_token_fingerprint: self.fingerprint().map(|print| print.to_string()),
+            upstreams: self.origins.iter().map(str::to_owned).collect(),
+            revision: self.revision.as_u64(),
+        }
+    }
+}
+
+/// A connection in words fit for the admin API: no token, only fingerprints.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectionView {
+    /// The profile.
+    pub profile: String,
+    /// The subject.
+    pub subject: String,
+    /// `active`, `refreshing`, `retrying`, `misconfigured`, `unsaved` or `needs_consent`.
+    pub state: &'static str,
+    /// Why.
+    pub reason: Reason,
+    /// What was wrong, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// When something is next tried, if by itself (RFC 3339).
+    pub next_attempt: Option<String>,
+    /// Who must act.
+    pub who_must_act: Actor,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When it was first connected (RFC 3339).
+    pub created_at: String,
+    /// When the token set came (RFC 3339).
+    pub obtained_at: Option<String>,
+    /// When the access token ends, or is taken to (RFC 3339).
+    pub expires_at: Option<String>,
+    /// `stated` by the provider or `presumed` by us.
+    pub expiry: Option<&'static str>,
+    /// Whether the access token may no longer be used.
+    pub expired: bool,
+    /// Scope granted, if the provider said so.
+    pub scope: Option<String>,
+    /// Whether it can be refreshed without the person.
+    pub has_refresh_token: bool,
+    /// Names the access token without giving it away.
+    pub access_token_fingerprint: Option<String>,
+    /// Where the token may be sent.
+    pub upstreams: Vec<String>,
+    /// The stored record's revision.
+    pub revision: u64,
+}
+
+/// What is kept in the store for one connection, sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConnectionRecord {
+    /// When the record was first made.
+    pub created_at: Timestamp,
+    /// Where its token may be sent; also in the clear header, as associated data.
+    pub origins: OriginSet,
+    /// What is held.
+    pub held: Held,
+    /// A token request that was journalled before it was sent, and has not been answered.
+    pub in_flight: Option<InFlight>,
+}
+
+/// The lasting part of a [`ConnectionState`]; trouble is worked out anew after a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// A token set.
+    Tokens(Box<TokenSet>),
+    /// Nothing: the first token request is in flight.
+    Nothing,
+    /// Nothing: only the person can mend it.
+    NeedsConsent {
+        /// Why.
+        reason: Reason,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// The journal of a token request: written before it is sent, gone once it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// The process that sends it.
+    pub owner: String,
+    /// When it was written.
+    pub since: Timestamp,
+    /// After this it counts for nothing.
+    pub expires_at: Timestamp,
+    /// The refresh token that is being used, if it is a refresh.
+    pub refresh_token: Option<TokenFingerprint>,
+}

@@ -1,0 +1,1 @@
+//! One pending authorization.

@@ -1,0 +1,80 @@
+//! What flows are asked.
+
+use actix::Message;
+use url::Url;
+
+use super::error::FlowError;
+use super::record::ConnectSession;
+use crate::protocol::authorization_response::AuthorizationResponse;
+use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::secret::Secret;
+
+/// Starts an authorization. Asked of the `FlowRegistrar`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<AuthorizationRedirect, FlowError>")]
+pub struct BeginAuthorization {
+    /// Whose token set it will be.
+    pub connection: ConnectionId,
+    /// Where the browser goes afterwards; checked by whoever let it in.
+    pub return_to: Option<String>,
+    /// The binding cookie that the browser already has, to be used again.
+    pub browser: Option<Secret>,
+}
+
+/// Where the browser is sent, and the cookie that ties the flow to it.
+#[derive(Clone, Debug)]
+pub struct AuthorizationRedirect {
+    /// The authorization request (RFC 6749 section 4.1.1).
+    pub url: Url,
+    /// Value of the browser-binding cookie to set.
+    pub browser: Secret,
+    /// Seconds until the flow ends by itself.
+    pub expires_in: u64,
+}
+
+/// Hands over what came to the redirection endpoint. Asked of the `FlowRegistrar`, which passes
+/// it to the `FlowActor` of its `state`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<FlowOutcome, FlowError>")]
+pub struct AcceptAuthorizationResponse {
+    /// What the browser brought.
+    pub response: AuthorizationResponse,
+    /// The binding cookie, if the browser sent one.
+    pub browser: Option<Secret>,
+}
+
+/// How a flow ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowOutcome {
+    /// The connection that now has a token set.
+    pub connection: ConnectionId,
+    /// Where the browser goes.
+    pub return_to: Option<String>,
+}
+
+/// Makes a one-time connect link. Asked of the `FlowRegistrar`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<ConnectLink, FlowError>")]
+pub struct CreateConnectLink {
+    /// Whose token set it will be.
+    pub connection: ConnectionId,
+    /// Where the browser goes afterwards.
+    pub return_to: Option<String>,
+}
+
+/// A one-time connect link.
+#[derive(Clone, Debug)]
+pub struct ConnectLink {
+    /// The token of `{public_url}/connect/{token}`.
+    pub token: Secret,
+    /// Seconds until it ends by itself.
+    pub expires_in: u64,
+}
+
+/// Uses a connect link up. Asked of the `FlowRegistrar`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<ConnectSession, FlowError>")]
+pub struct TakeConnectLink {
+    /// The token from the link.
+    pub token: Secret,
+}

@@ -1,0 +1,1 @@
+//! Starts, finds, caps and expires flows.

@@ -1,0 +1,74 @@
+//! One strategy a grant: how to turn what we hold into a token request (RFC 6749 section 1.3).
+//!
+//! To add a grant: one new file here, one `mod` line and one row in [`GRANTS`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+use url::Url;
+
+use crate::protocol::identifiers::Subject;
+use crate::protocol::pkce::CodeVerifier;
+use crate::protocol::secret::Secret;
+use crate::protocol::token::RefreshToken;
+use crate::protocol::token_request::TokenRequest;
+use crate::registration::ClientRegistration;
+use crate::registration::settings::{Settings, SettingsError};
+
+/// What a grant may draw on.
+pub struct GrantContext<'a> {
+    /// The profile.
+    pub registration: &'a ClientRegistration,
+    /// Whose token is wanted.
+    pub subject: &'a Subject,
+    /// What a person's consent brought, when redeeming a code.
+    pub redemption: Option<&'a Redemption>,
+    /// The refresh token held, when refreshing.
+    pub refresh_token: Option<&'a RefreshToken>,
+}
+
+/// What an authorization response brought, and what its flow remembered (RFC 6749 section 4.1.3).
+#[derive(Clone, Debug)]
+pub struct Redemption {
+    /// The authorization code; sent at most once.
+    pub code: Secret,
+    /// The verifier of the challenge that was sent (RFC 7636 section 4.5).
+    pub code_verifier: Option<CodeVerifier>,
+    /// Byte for byte the one of the authorization request.
+    pub redirect_uri: Url,
+}
+
+/// Why a grant cannot make a token request.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum GrantError {
+    /// A person must consent first.
+    #[error("a person must consent first")]
+    ConsentNeeded,
+    /// Something the grant needs is not there.
+    #[error("the {grant} grant lacks {what}")]
+    Missing {
+        /// The grant.
+        grant: &'static str,
+        /// What it lacks.
+        what: &'static str,
+    },
+}
+
+/// A way to turn what we hold into a token request.
+pub trait Grant: Send + Sync + fmt::Debug {
+    /// Whether a person consents in a browser before the first token request.
+    fn needs_person(&self) -> bool;
+
+    /// Builds the request, or says what is missing, such as a person's consent.
+    fn token_request(&self, context: &GrantContext<'_>) -> Result<TokenRequest, GrantError>;
+}
+
+/// A row of [`GRANTS`].
+pub struct GrantRow {
+    /// The value of `grant` in a profile.
+    pub name: &'static str,
+    /// Builds the strategy from the profile's settings, taking those that are its own.
+    pub build: fn(&mut Settings) -> Result<Arc<dyn Grant>, SettingsError>,
+}

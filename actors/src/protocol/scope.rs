@@ -1,0 +1,72 @@
+//! Scopes (RFC 6749 section 3.3).
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A scope token with a character that RFC 6749 section 3.3 does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "scope {0:?} is empty or has a character other than printable ASCII without space, quote and backslash"
+)]
+pub struct ScopeError(pub String);
+
+/// A set of scope tokens, kept in order so that two equal sets print alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScopeSet(BTreeSet<String>);
+
+impl ScopeSet {
+    /// Checks and gathers scope tokens, such as a configuration's list.
+    pub fn from_tokens<I: IntoIterator<Item = S>, S: Into<String>>(tokens: I) -> Result<Self, ScopeError> {
+        tokens.into_iter().map(|token| checked(token.into())).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads the space-delimited form of a token response.
+    pub fn parse(text: &str) -> Result<Self, ScopeError> {
+        Self::from_tokens(text.split(' ').filter(|token| !token.is_empty()))
+    }
+
+    /// Whether no scope is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `token` is in the set.
+    pub fn contains(&self, token: &str) -> bool {
+        self.0.contains(token)
+    }
+
+    /// Whether every scope of `other` is in this set.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.is_superset(&other.0)
+    }
+
+    /// The tokens, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl fmt::Display for ScopeSet {
+    /// The space-delimited wire form.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, token) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(token)?;
+        }
+        Ok(())
+    }
+}
+
+fn checked(token: String) -> Result<String, ScopeError> {
+    let allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    if token.is_empty() || !token.bytes().all(allowed) {
+        return Err(ScopeError(token));
+    }
+    Ok(token)
+}

@@ -1,0 +1,96 @@
+//! What a `ProviderActor` is asked.
+
+use std::sync::Arc;
+
+use actix::Message;
+use url::Url;
+
+use super::error::TokenError;
+use crate::connection::Connection;
+use crate::grants::Redemption;
+use crate::protocol::identifiers::Subject;
+use crate::protocol::secret::Secret;
+use crate::protocol::token::{TokenFingerprint, TokenSet};
+
+/// Asks for a connection whose token may be sent to `origin`; joins the request in flight, or
+/// starts one, if none is fresh.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Arc<Connection>, TokenError>")]
+pub struct GetAccessToken {
+    /// Whose token.
+    pub subject: Subject,
+    /// Where it will be sent.
+    pub origin: Arc<str>,
+    /// An access token that the upstream refused: anything but this one is wanted.
+    pub rejected: Option<TokenFingerprint>,
+}
+
+/// Refreshes a token that is in use before it ends. May be dropped; the next call asks again.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RefreshAhead {
+    /// Whose token.
+    pub subject: Subject,
+}
+
+/// Refreshes now, whatever the token's age (the admin API's `refresh`).
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Arc<Connection>, TokenError>")]
+pub struct RefreshNow {
+    /// Whose token.
+    pub subject: Subject,
+}
+
+/// Turns an authorization code into a token set. Sent once: a code is single-use.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Arc<Connection>, TokenError>")]
+pub struct RedeemAuthorizationCode {
+    /// Whose token set it will be.
+    pub subject: Subject,
+    /// Code, verifier and redirection endpoint.
+    pub redemption: Redemption,
+    /// The nonce that the ID token must bring back.
+    pub nonce: Option<Secret>,
+}
+
+/// Asks where to send a browser (RFC 6749 section 3.1), with metadata discovered if need be.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<AuthorizationTarget, TokenError>")]
+pub struct GetAuthorizationTarget;
+
+/// Where to send a browser.
+#[derive(Clone, Debug)]
+pub struct AuthorizationTarget {
+    /// The authorization endpoint.
+    pub endpoint: Url,
+    /// The issuer, for RFC 9207's comparison.
+    pub issuer: Option<String>,
+    /// Whether metadata announces `iss` in responses (RFC 9207 section 3).
+    pub iss_announced: bool,
+}
+
+/// Reads a connection as it stands, from snapshot or store, starting nothing.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<Arc<Connection>>, TokenError>")]
+pub struct GetConnection {
+    /// Whose.
+    pub subject: Subject,
+}
+
+/// Revokes at the provider (RFC 7009) and forgets the connection. `Ok(false)` if there was none.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<bool, TokenError>")]
+pub struct RevokeConnection {
+    /// Whose.
+    pub subject: Subject,
+}
+
+/// Takes in a token set obtained elsewhere.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Arc<Connection>, TokenError>")]
+pub struct ImportConnection {
+    /// Whose.
+    pub subject: Subject,
+    /// What to keep.
+    pub tokens: TokenSet,
+}

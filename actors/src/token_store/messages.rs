@@ -1,0 +1,114 @@
+//! What the `TokenStoreActor` is asked.
+
+use actix::Message;
+
+use crate::clock::Timestamp;
+use crate::connection::ConnectionRecord;
+use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
+use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::store::{Expected, Revision, StoreError};
+
+/// Reads one connection's record.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<StoredConnection>, StoreError>")]
+pub struct LoadConnection(pub ConnectionId);
+
+/// A record as it was read.
+#[derive(Clone, Debug)]
+pub struct StoredConnection {
+    /// Profile and subject.
+    pub id: ConnectionId,
+    /// Its revision.
+    pub revision: Revision,
+    /// The opened record.
+    pub record: ConnectionRecord,
+}
+
+/// Writes one connection's record if `expected` holds; answers once it is durable.
+/// [`StoreError::Conflict`] if it does not hold.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Revision, StoreError>")]
+pub struct SaveConnection {
+    /// Profile and subject.
+    pub id: ConnectionId,
+    /// What to write.
+    pub record: ConnectionRecord,
+    /// What must be true.
+    pub expected: Expected,
+}
+
+/// Removes one connection's record if `expected` holds. Removing what is absent is no error.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct RemoveConnection {
+    /// Profile and subject.
+    pub id: ConnectionId,
+    /// What must be true.
+    pub expected: Expected,
+}
+
+/// Lists connections in the order of profile and subject.
+#[derive(Clone, Debug, Default, Message)]
+#[rtype(result = "Result<ConnectionPage, StoreError>")]
+pub struct ListConnections {
+    /// Only this profile's.
+    pub profile: Option<ProfileId>,
+    /// Only this subject's.
+    pub subject: Option<Subject>,
+    /// Only those after this one: the last of the page before.
+    pub after: Option<ConnectionId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of connections.
+#[derive(Clone, Debug)]
+pub struct ConnectionPage {
+    /// The records, in order.
+    pub connections: Vec<StoredConnection>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<ConnectionId>,
+    /// Records that could not be opened; they are named in the log and left as they are.
+    pub damaged: usize,
+}
+
+/// Keeps a pending flow, sealed, before the browser is sent away.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct SaveFlow(pub FlowRecord);
+
+/// Reads a pending flow without using it up.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<FlowRecord>, StoreError>")]
+pub struct LoadFlow(pub StateHash);
+
+/// Uses a pending flow up: of all who ask, on all replicas, just one gets `true`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<bool, StoreError>")]
+pub struct TakeFlow(pub StateHash);
+
+/// Reads all pending flows, to revive their actors after a restart.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<FlowRecord>, StoreError>")]
+pub struct LoadFlows {
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Keeps a one-time connect link.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct SaveConnectSession(pub ConnectSession);
+
+/// Uses a connect link up: of all who ask, just one gets it.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<ConnectSession>, StoreError>")]
+pub struct TakeConnectSession(pub StateHash);
+
+/// Removes flows and connect links that have expired.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<usize, StoreError>")]
+pub struct PurgeExpired {
+    /// What counts as now.
+    pub now: Timestamp,
+}

@@ -1,0 +1,4 @@
+//! The HTTP listeners: `proxy` for internal applications, `public` for browsers, `admin` for
+//! operators. They turn HTTP into calls on the engine's `GatewayHandle` and its answers into HTTP.
+
+pub mod problem;

@@ -1,0 +1,172 @@
+//! The only place where the gateway's own errors become HTTP (RFC 9457).
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+
+/// A problem that the gateway itself answers with.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// A URI reference that names the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in a few words.
+    pub title: &'static str,
+    /// The HTTP status, again.
+    pub status: u16,
+    /// What was wrong with this request, and what to do.
+    pub detail: String,
+    /// Stable code for programs.
+    pub code: &'static str,
+    /// Finds the request in the log.
+    pub request_id: String,
+    /// A one-time connect link, with `authorization_required`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization_url: Option<String>,
+    #[serde(skip)]
+    retry_after: Option<u64>,
+    #[serde(skip)]
+    challenge: Option<&'static str>,
+}
+
+impl Problem {
+    /// A problem with the status and title of its `code`.
+    pub fn new(code: ProblemCode, detail: impl Into<String>, request_id: impl Into<String>) -> Self {
+        let (name, status, title) = code.facts();
+        Self {
+            kind: format!("urn:claviger:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            code: name,
+            request_id: request_id.into(),
+            authorization_url: None,
+            retry_after: None,
+            challenge: None,
+        }
+    }
+
+    /// Says when to try again, in seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds.max(1));
+        self
+    }
+
+    /// Replaces the status of the code (`token_unavailable` is 502, and 503 while we hold back).
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.status = status.as_u16();
+        self
+    }
+
+    /// Adds the connect link.
+    #[must_use]
+    pub fn authorization_url(mut self, url: String) -> Self {
+        self.authorization_url = Some(url);
+        self
+    }
+
+    /// Adds a `WWW-Authenticate` challenge.
+    #[must_use]
+    pub fn challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+
+    /// The response.
+    pub fn response(&self) -> HttpResponse {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut builder = HttpResponse::build(status);
+        builder.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
+        if let Some(seconds) = self.retry_after {
+            builder.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        if let Some(challenge) = self.challenge {
+            builder.insert_header((WWW_AUTHENTICATE, challenge));
+        }
+        builder.body(serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// Every code that the gateway answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemCode {
+    /// The caller sent no valid credential.
+    CallerUnauthenticated,
+    /// The caller may not use this route, method or subject.
+    RouteForbidden,
+    /// No route has this path.
+    RouteNotFound,
+    /// A person must consent.
+    AuthorizationRequired,
+    /// The route wants a `Claviger-Subject`.
+    SubjectRequired,
+    /// The provider gave no token.
+    TokenUnavailable,
+    /// The token store is down.
+    StoreUnavailable,
+    /// The path is refused by policy.
+    BadPath,
+    /// Too many requests.
+    RateLimited,
+    /// The gateway sheds load.
+    Overloaded,
+    /// No connection to the upstream, or it broke off.
+    UpstreamUnreachable,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The request body is too large.
+    BodyTooLarge,
+    /// The request itself is not well-formed.
+    BadRequest,
+    /// The method is not served here.
+    MethodNotAllowed,
+    /// The admin API's token is missing or wrong, or the page asking is not ours.
+    AdminUnauthenticated,
+    /// A page on another origin tried to drive the admin API.
+    OriginForbidden,
+    /// There is no such thing.
+    NotFound,
+    /// The provider refuses the client.
+    ClientMisconfigured,
+    /// A fault of our own.
+    Internal,
+}
+
+impl ProblemCode {
+    fn facts(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::CallerUnauthenticated => {
+                ("caller_unauthenticated", S::UNAUTHORIZED, "Caller not authenticated")
+            }
+            Self::RouteForbidden => ("route_forbidden", S::FORBIDDEN, "Route not allowed for this caller"),
+            Self::RouteNotFound => ("route_not_found", S::NOT_FOUND, "No such route"),
+            Self::AuthorizationRequired => {
+                ("authorization_required", S::FORBIDDEN, "A person must consent first")
+            }
+            Self::SubjectRequired => ("subject_required", S::BAD_REQUEST, "Claviger-Subject required"),
+            Self::TokenUnavailable => ("token_unavailable", S::BAD_GATEWAY, "No token from the provider"),
+            Self::StoreUnavailable => {
+                ("store_unavailable", S::SERVICE_UNAVAILABLE, "Token store unavailable")
+            }
+            Self::BadPath => ("bad_path", S::BAD_REQUEST, "Path refused"),
+            Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
+            Self::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE, "Gateway overloaded"),
+            Self::UpstreamUnreachable => ("upstream_unreachable", S::BAD_GATEWAY, "Upstream unreachable"),
+            Self::UpstreamTimeout => ("upstream_timeout", S::GATEWAY_TIMEOUT, "Upstream timed out"),
+            Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "Request body too large"),
+            Self::BadRequest => ("bad_request", S::BAD_REQUEST, "Malformed request"),
+            Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "Method not served"),
+            Self::AdminUnauthenticated => ("admin_unauthenticated", S::UNAUTHORIZED, "Admin token required"),
+            Self::OriginForbidden => ("origin_forbidden", S::FORBIDDEN, "Cross-origin request refused"),
+            Self::NotFound => ("not_found", S::NOT_FOUND, "Not found"),
+            Self::ClientMisconfigured => {
+                ("token_unavailable", S::BAD_GATEWAY, "Provider refuses this client")
+            }
+            Self::Internal => ("internal_error", S::INTERNAL_SERVER_ERROR, "Internal error"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `claviger` binary.
+
+fn main() {}
