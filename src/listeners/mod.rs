@@ -2,7 +2,9 @@
 //! operators. They turn HTTP into calls on the engine's `GatewayHandle` and its answers into HTTP.
 
 pub mod admin;
+pub mod browser_cookie;
 pub mod pages;
 pub mod problem;
+pub mod public;
 pub mod request_id;
 pub mod return_to;
