@@ -85,9 +85,9 @@ impl Page {
             let _ =
                 write!(html, "<p><a href=\"{}\" rel=\"noreferrer\">{}</a></p>", escape(href), escape(words));
         }
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<footer>Reference <code>{}</code></footer></main></body></html>\n",
+            "<footer>Reference <code>{}</code></footer></main></body></html>",
             escape(&self.reference)
         );
         html

@@ -38,14 +38,14 @@ pub async fn create(
 ) -> HttpResponse {
     match try_create(&state, body).await {
         Ok(response) => response,
-        Err(problem) => logged(problem),
+        Err(problem) => logged(*problem),
     }
 }
 
 async fn try_create(
     state: &AdminState,
     body: Result<web::Bytes, actix_web::Error>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, Box<Problem>> {
     let (connection, return_to) = json::read::<ConnectSessionRequest>(body)?
         .checked()
         .map_err(|why| Problem::new(ProblemCode::BadRequest, why, state.request_id()))?;

@@ -112,19 +112,22 @@ pub async fn refresh(state: web::Data<AdminState>, request: HttpRequest) -> Http
 }
 
 /// The connection that the path names, if its profile exists.
-pub(super) fn known_connection(state: &AdminState, request: &HttpRequest) -> Result<ConnectionId, Problem> {
+pub(super) fn known_connection(
+    state: &AdminState,
+    request: &HttpRequest,
+) -> Result<ConnectionId, Box<Problem>> {
     let id = named_connection(request.uri().path())
         .map_err(|why| Problem::new(ProblemCode::BadRequest, why, state.request_id()))?;
     known(state, id)
 }
 
 /// `id`, if its profile exists.
-pub(super) fn known(state: &AdminState, id: ConnectionId) -> Result<ConnectionId, Problem> {
+pub(super) fn known(state: &AdminState, id: ConnectionId) -> Result<ConnectionId, Box<Problem>> {
     if state.gateway.profile(&id.profile).is_some() {
         return Ok(id);
     }
     let detail = format!("there is no profile {}", id.profile);
-    Err(Problem::new(ProblemCode::NotFound, detail, state.request_id()))
+    Err(Problem::new(ProblemCode::NotFound, detail, state.request_id()).into())
 }
 
 /// Reads profile and subject from the path as it was sent, so that each is decoded just once: a

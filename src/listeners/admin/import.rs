@@ -113,7 +113,7 @@ pub async fn import(
     });
     let (id, tokens) = match checked {
         Ok(checked) => checked,
-        Err(problem) => return logged(problem),
+        Err(problem) => return logged(*problem),
     };
     match state.gateway.import_connection(&id, tokens).await {
         Ok(view) => {

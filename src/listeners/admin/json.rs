@@ -30,7 +30,7 @@ pub fn answer(status: StatusCode, body: &impl Serialize) -> HttpResponse {
 }
 
 /// Reads a request body that was collected under [`limits`].
-pub fn read<T: DeserializeOwned>(body: Result<web::Bytes, actix_web::Error>) -> Result<T, Problem> {
+pub fn read<T: DeserializeOwned>(body: Result<web::Bytes, actix_web::Error>) -> Result<T, Box<Problem>> {
     let bytes = body.map_err(|error| {
         let id = new_request_id(&SystemEntropy);
         match error.as_response_error().status_code() {
@@ -43,7 +43,7 @@ pub fn read<T: DeserializeOwned>(body: Result<web::Bytes, actix_web::Error>) -> 
     })?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let id = new_request_id(&SystemEntropy);
-        Problem::new(ProblemCode::BadRequest, describe(&error), id)
+        Problem::new(ProblemCode::BadRequest, describe(&error), id).into()
     })
 }
 
