@@ -16,6 +16,7 @@ macro_rules! table {
         #[derive(Debug)]
         pub(super) struct $name {
             /// Where the table is.
+            #[allow(dead_code, reason = "tables that may be empty never need to say where they are")]
             pub(super) at: Place,
             $($(#[$field_doc])* pub(super) $field: Option<$type>,)*
             $(
@@ -25,21 +26,25 @@ macro_rules! table {
         }
 
         impl $name {
-            /// The keys of the table that are no extension's.
+            /// The keys of the table, without those of extensions.
             pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
         }
 
         impl Read for $name {
             fn read(node: &Node<'_>, faults: &mut Faults) -> Option<Self> {
-                let mut table = Table::open(node, Self::KEYS, faults)?;
+                let table = Table::open(node, Self::KEYS, faults)?;
                 let at = table.at();
                 $(let $field = table.take(stringify!($field), faults);)*
-                $(let $rest = table.take_rest(faults);)?
-                table.finish(faults);
+                $(let $rest = table.rest(faults);)?
+                table!(@finish table, faults $(, $rest)?);
                 Some(Self { at, $($field,)* $($rest,)? })
             }
         }
     };
+    (@finish $table:ident, $faults:ident) => {
+        $table.finish($faults);
+    };
+    (@finish $table:ident, $faults:ident, $rest:ident) => {};
 }
 
 table! {

@@ -29,12 +29,24 @@ const SIGNATURES: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 /// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
 const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
-    "response_type", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge",
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
     "code_challenge_method",
 ];
 /// Parameters that the gateway writes itself (RFC 6749 sections 2.3.1, 4.1.3, 4.4.2 and 6).
 const OWN_TOKEN_PARAMS: [&str; 8] = [
-    "grant_type", "client_id", "client_secret", "code", "redirect_uri", "code_verifier", "refresh_token",
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "code",
+    "redirect_uri",
+    "code_verifier",
+    "refresh_token",
     "scope",
 ];
 
@@ -72,9 +84,9 @@ impl Profiles<'_> {
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
-        let provider = self.provider(file, faults).filter(|provider| {
-            enough(provider, person, identity, provider_place(file), faults)
-        });
+        let provider = self
+            .provider(file, faults)
+            .filter(|provider| enough(provider, person, identity, provider_place(file), faults));
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
@@ -168,7 +180,12 @@ fn enough(
         return true;
     }
     if person && provider.endpoints.authorization_endpoint.is_none() {
-        faults.push(place, format!("provider `{name}` has neither `authorization_endpoint` nor `issuer`, and the grant needs one"));
+        faults.push(
+            place,
+            format!(
+                "provider `{name}` has neither `authorization_endpoint` nor `issuer`, and the grant needs one"
+            ),
+        );
         return false;
     }
     if identity {
@@ -191,7 +208,10 @@ fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
         }
         Some(id) => Some(id.value.clone()),
         None => {
-            faults.push(&file.at.join("client_id"), "is missing; the provider gave it when the client was registered");
+            faults.push(
+                &file.at.join("client_id"),
+                "is missing; the provider gave it when the client was registered",
+            );
             None
         }
     }

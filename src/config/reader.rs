@@ -207,21 +207,16 @@ pub(super) struct Table<'a> {
     node: Node<'a>,
     entries: &'a Dict,
     known: &'static [&'static str],
-    open_ended: bool,
 }
 
 impl<'a> Table<'a> {
     /// Starts reading the table at `node`, which may have the keys `known`.
-    pub(super) fn open(
-        node: &Node<'a>,
-        known: &'static [&'static str],
-        faults: &mut Faults,
-    ) -> Option<Self> {
+    pub(super) fn open(node: &Node<'a>, known: &'static [&'static str], faults: &mut Faults) -> Option<Self> {
         let Some(entries) = node.value.as_dict() else {
             node.mismatch("a table", faults);
             return None;
         };
-        Some(Self { node: node.clone(), entries, known, open_ended: false })
+        Some(Self { node: node.clone(), entries, known })
     }
 
     /// Its place.
@@ -235,8 +230,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reads everything that nobody took, by name.
-    pub(super) fn take_rest<T: Read>(&mut self, faults: &mut Faults) -> BTreeMap<String, T> {
-        self.open_ended = true;
+    pub(super) fn rest<T: Read>(&self, faults: &mut Faults) -> BTreeMap<String, T> {
         let read = |(key, node): (&String, Node<'_>)| Some((key.clone(), T::read(&node, faults)?));
         self.left().filter_map(read).collect()
     }
@@ -248,7 +242,7 @@ impl<'a> Table<'a> {
 
     /// Notes every key that nobody took.
     pub(super) fn finish(self, faults: &mut Faults) {
-        for (key, node) in self.left().filter(|_| !self.open_ended) {
+        for (key, node) in self.left() {
             unknown_key(&node.at, key, self.known.iter().copied(), faults);
         }
     }

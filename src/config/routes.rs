@@ -15,11 +15,8 @@ use super::urls;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-const SUBJECTS: [(&str, SubjectSource); 3] = [
-    ("caller", SubjectSource::Caller),
-    ("header", SubjectSource::Header),
-    ("shared", SubjectSource::Shared),
-];
+const SUBJECTS: [(&str, SubjectSource); 3] =
+    [("caller", SubjectSource::Caller), ("header", SubjectSource::Header), ("shared", SubjectSource::Shared)];
 
 /// Checks every route.
 pub(super) fn routes(

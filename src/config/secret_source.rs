@@ -45,7 +45,7 @@ impl Read for SecretSource {
             node.mismatch("a string, { env = \"NAME\" } or { file = \"path\" }", faults);
             return None;
         }
-        let mut table = Table::open(node, &["env", "file"], faults)?;
+        let table = Table::open(node, &["env", "file"], faults)?;
         let variable: Option<String> = table.take("env", faults);
         let file: Option<String> = table.take("file", faults);
         table.finish(faults);
@@ -140,7 +140,8 @@ impl Secrets<'_> {
             return Err(format!("secret file {} is larger than {MAX_FILE} bytes", path.display()));
         }
         // Editors and `echo` end a file with a newline that is no part of the secret.
-        let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        let line =
+            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
         if line.is_empty() {
             return Err(format!("secret file {} is empty", path.display()));
         }

@@ -19,7 +19,10 @@ const MAX_WORKERS: u64 = 256;
 pub(super) fn server(file: Option<&ServerFile>, whole: &Place, faults: &mut Faults) -> Option<ServerConfig> {
     let place = || whole.join("server").join("public_url");
     let Some(text) = file.and_then(|file| file.public_url.as_ref()) else {
-        faults.push(&place(), "is missing; it is the base of the redirect URI, such as \"http://127.0.0.1:8081\"");
+        faults.push(
+            &place(),
+            "is missing; it is the base of the redirect URI, such as \"http://127.0.0.1:8081\"",
+        );
         return None;
     };
     let public_url = urls::secure_base(text, faults);
@@ -84,7 +87,11 @@ pub(super) fn listeners(
     })
 }
 
-fn admin_token(source: &Located<super::secret_source::SecretSource>, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<Secret> {
+fn admin_token(
+    source: &Located<super::secret_source::SecretSource>,
+    secrets: &Secrets<'_>,
+    faults: &mut Faults,
+) -> Option<Secret> {
     let token = secrets.resolve(source, faults)?;
     if !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
         faults.push(&source.at, "must be visible ASCII without spaces: it is sent in a header");
@@ -97,7 +104,8 @@ fn bind(text: Option<&Located<String>>, default_port: u16, faults: &mut Faults) 
     let Some(text) = text else { return Some(SocketAddr::from(([127, 0, 0, 1], default_port))) };
     let parsed = text.value.parse();
     if parsed.is_err() {
-        faults.push(&text.at, "must be an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"");
+        faults
+            .push(&text.at, "must be an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"");
     }
     parsed.ok()
 }

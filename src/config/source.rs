@@ -78,7 +78,9 @@ fn whole(base: &Origin, problem: String) -> ConfigErrors {
 
 /// A TOML error's position and words, without the line it quotes: that may hold a secret.
 fn without_excerpt(text: &str) -> String {
-    let quoted = |line: &str| line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).starts_with('|');
+    let quoted = |line: &str| {
+        line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).starts_with('|')
+    };
     let lines: Vec<&str> =
         text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !quoted(line)).collect();
     lines.join(": ")
