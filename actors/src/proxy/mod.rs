@@ -3,5 +3,6 @@
 //! Reading order: `path` and `route` (what is asked for), `headers` (what may pass), `upstream`
 //! (the connection pool), `actor` (what lives per worker, and the slow path).
 
+pub mod headers;
 pub mod path;
 pub mod route;
