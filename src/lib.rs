@@ -3,6 +3,7 @@
 
 pub mod caller_auth;
 pub mod config;
+pub mod demo;
 pub mod http_client;
 pub mod listeners;
 pub mod telemetry;
