@@ -10,6 +10,7 @@ pub mod ports;
 pub mod sandbox;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use claviger_actors::clock::{Clock, Entropy, SystemClock, SystemEntropy};
 use tempfile::TempDir;
 use thiserror::Error;
 
+use crate::config::error::ConfigErrors;
+use crate::config::{self, GatewayConfig};
 use calendar::Calendars;
 use ports::Ports;
 use sandbox::keys::SigningKey;
@@ -100,6 +103,12 @@ impl Demo {
     /// The gateway's configuration file.
     pub fn config_path(&self) -> &Path {
         &self.config
+    }
+
+    /// Loads that file as every other command would, but for the environment: a variable that is
+    /// set for a real gateway must not reach the demo.
+    pub fn load_config(&self) -> Result<GatewayConfig, ConfigErrors> {
+        config::load(&self.config, &BTreeMap::<String, String>::new())
     }
 
     /// What to try, step by step.
