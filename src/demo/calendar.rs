@@ -91,7 +91,7 @@ async fn list(
         Ok(grant) => HttpResponse::Ok()
             .insert_header((CACHE_CONTROL, "no-store"))
             .json(json!({ "calendar": grant.user, "items": calendars.of(&grant.user) })),
-        Err(refusal) => refusal,
+        Err((status, error)) => refusal(status, error),
     }
 }
 
@@ -108,22 +108,26 @@ async fn create(
                 HttpResponse::BadRequest().json(json!({ "error": "the calendar or the text is too full" }))
             }
         },
-        Err(refusal) => refusal,
+        Err((status, error)) => refusal(status, error),
     }
 }
 
-/// RFC 6750: a live token with the scope that is needed.
-fn authorize(sandbox: &Sandbox, request: &HttpRequest, scope: &str) -> Result<Grant, HttpResponse> {
+/// RFC 6750: a live token with the scope that is needed, or status and error code.
+fn authorize(
+    sandbox: &Sandbox,
+    request: &HttpRequest,
+    scope: &str,
+) -> Result<Grant, (StatusCode, &'static str)> {
     let token = request
         .headers()
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
     let Some(grant) = token.and_then(|token| sandbox.introspect(token)) else {
-        return Err(refusal(StatusCode::UNAUTHORIZED, "invalid_token"));
+        return Err((StatusCode::UNAUTHORIZED, "invalid_token"));
     };
     if !grant.scope.contains(scope) {
-        return Err(refusal(StatusCode::FORBIDDEN, "insufficient_scope"));
+        return Err((StatusCode::FORBIDDEN, "insufficient_scope"));
     }
     Ok(grant)
 }
