@@ -482,3 +482,6 @@ pub struct InFlight {
     /// The refresh token that is being used, if it is a refresh.
     pub refresh_token: Option<TokenFingerprint>,
 }
+
+#[cfg(test)]
+mod tests;
