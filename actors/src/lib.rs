@@ -6,7 +6,7 @@
 //! ```text
 //! gateway
 //! proxy        flow        provider        token_store        (actors)
-//! token_endpoint  jwk_set
+//! token_endpoint  jwk_set  discovery
 //! profile  snapshot
 //! grants  client_auth  store                                  (one file an extension)
 //! registration  connection  transport  supervision
@@ -16,9 +16,11 @@
 pub mod client_auth;
 pub mod clock;
 pub mod connection;
+pub mod discovery;
 pub mod flow;
 pub mod gateway;
 pub mod grants;
+pub mod jwk_set;
 pub mod profile;
 pub mod protocol;
 pub mod provider;
@@ -27,5 +29,8 @@ pub mod registration;
 pub mod snapshot;
 pub mod store;
 pub mod supervision;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod token_endpoint;
 pub mod token_store;
 pub mod transport;

@@ -2,6 +2,10 @@
 //!
 //! To add a grant: one new file here, one `mod` line and one row in [`GRANTS`].
 
+pub mod authorization_code;
+pub mod client_credentials;
+pub mod refresh_token;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,3 +76,17 @@ pub struct GrantRow {
     /// Builds the strategy from the profile's settings, taking those that are its own.
     pub build: fn(&mut Settings) -> Result<Arc<dyn Grant>, SettingsError>,
 }
+
+/// Every grant that a profile may name. A refresh is not among them: it follows from what is held.
+pub static GRANTS: &[GrantRow] = &[
+    GrantRow { name: "authorization_code", build: authorization_code::build },
+    GrantRow { name: "client_credentials", build: client_credentials::build },
+];
+
+/// The row of the grant `name`.
+pub fn find(name: &str) -> Option<&'static GrantRow> {
+    GRANTS.iter().find(|row| row.name == name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,19 @@
 //! Reading order: `secret`, `identifiers`, `scope`, `token`, then one request and its answer at a
 //! time.
 
+pub mod authorization_request;
 pub mod authorization_response;
+pub mod id_token;
 pub mod identifiers;
+pub mod jwk;
+pub mod metadata;
 pub mod pkce;
+pub mod printable;
 pub mod scope;
 pub mod secret;
+pub mod state;
+pub mod strict_json;
 pub mod token;
+pub mod token_error;
 pub mod token_request;
+pub mod token_response;
