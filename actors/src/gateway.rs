@@ -20,9 +20,7 @@ use crate::flow::messages::{
     AcceptAuthorizationResponse, AuthorizationRedirect, BeginAuthorization, ConnectLink, CreateConnectLink,
     FlowOutcome, TakeConnectLink,
 };
-use crate::flow::ports::AuthorizationProvider;
 use crate::flow::registrar::FlowRegistrar;
-use crate::grants::Redemption;
 use crate::profile::Profile;
 use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
@@ -32,12 +30,10 @@ use crate::provider::actor::ProviderActor;
 use crate::provider::context::{ProviderContext, ProviderDeps};
 use crate::provider::error::TokenError;
 use crate::provider::messages::{
-    AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
-    RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
+    GetAccessToken, GetConnection, ImportConnection, RefreshAhead, RefreshNow, RevokeConnection,
 };
 use crate::proxy::actor::TokenSource;
 use crate::proxy::route::RoutingTable;
-use crate::registration::ClientRegistration;
 use crate::snapshot::Connections;
 use crate::store::sealed::Vault;
 use crate::store::{StoreError, TokenStore};
@@ -50,6 +46,9 @@ use crate::transport::Transport;
 
 /// Deadline of what a person or an operator waits for: two requests to a provider, and the store.
 const ASK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Deadline of a callback, beyond that of the flow it is for.
+const CALLBACK_DEADLINE: Duration = Duration::from_secs(50);
 
 /// How often draining looks whether the work is done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -73,6 +72,8 @@ pub struct GatewayParts {
     /// Connections kept in memory, at most.
     pub cached_connections: usize,
 }
+
+mod ports;
 
 struct Provider {
     context: Arc<ProviderContext>,
@@ -128,7 +129,7 @@ impl GatewayHandle {
     /// [`StoreError::Keys`] if the encryption keys do not fit the store, before anything is changed.
     pub async fn start(parts: GatewayParts) -> Result<Self, StoreError> {
         let GatewayParts { profiles, routing, store, vault, transport, clock, entropy, cached_connections } = parts;
-        vault.verify(&store).await?;
+        vault.verify(store.as_ref()).await?;
         let exclusive_store = store.is_exclusive();
         let supervisor = Supervisor::start(clock.clone());
         let arbiter = Arbiter::current();
@@ -171,22 +172,7 @@ impl GatewayHandle {
             })
             .collect();
 
-        let ports: BTreeMap<ProfileId, Arc<dyn AuthorizationProvider>> = providers
-            .iter()
-            .map(|(id, provider)| {
-                let port = ProfilePort { profile: provider.context.profile.clone(), actor: provider.actor.clone() };
-                (id.clone(), Arc::new(port) as Arc<dyn AuthorizationProvider>)
-            })
-            .collect();
-        let registrar = FlowRegistrar::start_supervised(
-            &supervisor,
-            arbiter,
-            Arc::new(ports),
-            Arc::new(store.clone()),
-            clock.clone(),
-            entropy.clone(),
-        );
-
+        let registrar = ports::start_registrar(&supervisor, arbiter, &providers, &store, &clock, &entropy);
         let routing = ArcSwap::from_pointee(routing);
         Ok(Self(Arc::new(Engine {
             routing,
@@ -314,7 +300,7 @@ impl GatewayHandle {
         browser: Option<Secret>,
     ) -> Result<FlowOutcome, FlowError> {
         let message = AcceptAuthorizationResponse { response, browser };
-        self.0.registrar.ask(message, ASK_DEADLINE).await?
+        self.0.registrar.ask(message, CALLBACK_DEADLINE).await?
     }
 
     /// Lists connections in the order of profile and subject.
@@ -442,45 +428,7 @@ impl TokenSource for GatewayHandle {
     }
 }
 
-/// A profile's actor, as flows see it.
-struct ProfilePort {
-    profile: Arc<Profile>,
-    actor: ActorRef<ProviderActor>,
-}
-
-impl AuthorizationProvider for ProfilePort {
-    fn registration(&self) -> &ClientRegistration {
-        &self.profile.registration
-    }
-
-    fn needs_person(&self) -> bool {
-        self.profile.grant.needs_person()
-    }
-
-    fn authorization_target(&self) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>> {
-        let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
-        Box::pin(async move {
-            let answer = actor.ask_idempotent(GetAuthorizationTarget, ASK_DEADLINE).await;
-            answer.map_err(|error| ask_error(&profile, error))?
-        })
-    }
-
-    fn redeem(
-        &self,
-        subject: Subject,
-        redemption: Redemption,
-        nonce: Option<Secret>,
-    ) -> LocalBoxFuture<'static, Result<(), TokenError>> {
-        let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
-        Box::pin(async move {
-            // Asked once: a code is single-use.
-            let answer = actor.ask(RedeemAuthorizationCode { subject, redemption, nonce }, ASK_DEADLINE).await;
-            answer.map_err(|error| ask_error(&profile, error))?.map(drop)
-        })
-    }
-}
-
-fn ask_error(profile: &ProfileId, source: AskError) -> TokenError {
+pub(crate) fn ask_error(profile: &ProfileId, source: AskError) -> TokenError {
     TokenError::Ask { profile: profile.clone(), source }
 }
 

@@ -311,7 +311,7 @@ async fn exchange(
     let revision = context.records.save(&id, &record, expected).await.map_err(|e| not_saved(context, subject, &e))?;
 
     let mut answer = match &refresh_token {
-        Some(token) => grant_request::refresh(context, subject, token).await,
+        Some(token) => grant_request::refresh(context, token).await,
         None => grant_request::obtain(context, subject).await,
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);

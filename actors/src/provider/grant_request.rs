@@ -7,12 +7,17 @@ use super::context::ProviderContext;
 use super::expiry::expiry_of;
 use crate::clock::Timestamp;
 use crate::connection::{Failure, FailureClass, Reason};
-use crate::grants::{GrantContext, GrantError, Redemption, refresh_token};
+use crate::grants::refresh_token::refresh_request;
+use crate::grants::{GrantContext, GrantError, Redemption};
+use crate::jwk_set::VerifyError;
+use crate::protocol::id_token::IdTokenChecks;
 use crate::protocol::identifiers::Subject;
-use crate::protocol::token::{IdentityClaims, RefreshToken, TokenSet};
+use crate::protocol::secret::Secret;
+use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet};
 use crate::protocol::token_request::TokenRequest;
 use crate::protocol::token_response::TokenResponse;
 use crate::registration::ClientRegistration;
+use crate::token_endpoint::failure;
 
 /// A token response and when it was asked for.
 pub(super) struct Granted {
@@ -51,18 +56,8 @@ impl Granted {
 }
 
 /// Refreshes (RFC 6749 section 6).
-pub(super) async fn refresh(
-    context: &ProviderContext,
-    subject: &Subject,
-    token: &RefreshToken,
-) -> Result<Granted, Failure> {
-    let grant_context = GrantContext {
-        registration: &context.profile.registration,
-        subject,
-        redemption: None,
-        refresh_token: Some(token),
-    };
-    send(context, refresh_token::request(&grant_context)).await
+pub(super) async fn refresh(context: &ProviderContext, token: &RefreshToken) -> Result<Granted, Failure> {
+    send(context, Ok(refresh_request(token))).await
 }
 
 /// Uses the profile's own grant, without a person.
@@ -127,18 +122,42 @@ async fn attempt(context: &ProviderContext, request: Result<TokenRequest, GrantE
     Ok(Granted { response, requested_at })
 }
 
-/// Checks the ID token of a code's redemption before anything is saved
-/// (OpenID Connect Core section 3.1.3.7).
+/// Checks an ID token (OpenID Connect Core section 3.1.3.7) and says whom it names. `nonce` is the
+/// one sent; a refresh sent none.
 pub(super) async fn identity(
     context: &ProviderContext,
-    id_token: &crate::protocol::secret::Secret,
-    access_token: &crate::protocol::token::AccessToken,
-    nonce: Option<&crate::protocol::secret::Secret>,
+    id_token: &Secret,
+    access_token: &AccessToken,
+    nonce: Option<&Secret>,
 ) -> Result<IdentityClaims, Failure> {
-    let _ = (context, id_token, access_token, nonce);
-    Err(failure(FailureClass::Internal, Reason::InternalError, String::new()))
+    let registration = &context.profile.registration;
+    let metadata = context.discovery.metadata().await?;
+    let Some(issuer) = metadata.issuer.as_deref() else {
+        let detail = "the provider's issuer is unknown, so its ID token cannot be checked; configure `issuer`";
+        return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail.to_owned()));
+    };
+    let pinned = registration.id_token_signing_alg.as_ref().map(std::slice::from_ref);
+    let checks = IdTokenChecks {
+        issuer,
+        client_id: &registration.client_id,
+        nonce,
+        allowed_algs: pinned.unwrap_or(&metadata.id_token_algs),
+        access_token: Some(access_token),
+        now: context.now(),
+    };
+    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, id_token, &checks).await;
+    match verified {
+        Ok(claims) => Ok(claims.identity()),
+        Err(VerifyError::Keys(failure)) => Err(failure),
+        Err(VerifyError::Token(error)) => Err(bad_id_token(error.to_string())),
+    }
 }
 
-pub(super) fn failure(class: FailureClass, reason: Reason, detail: String) -> Failure {
-    Failure { class, reason, detail, retry_after: None }
+/// `openid` was asked for, and the answer has no ID token (OpenID Connect Core section 3.1.3.3).
+pub(super) fn no_id_token() -> Failure {
+    bad_id_token("the answer has no ID token although `openid` was asked for".to_owned())
+}
+
+fn bad_id_token(detail: String) -> Failure {
+    failure(FailureClass::ProviderUnavailable, Reason::MalformedAnswer, detail)
 }

@@ -13,6 +13,7 @@ use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
 use crate::protocol::token::{IdentityClaims, TokenSet};
 use crate::store::{Expected, Revision, StoreError};
+use crate::token_endpoint::failure;
 
 /// Delay between two tries to save; doubles up to [`LONGEST_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -124,6 +125,6 @@ pub(super) async fn check_continuity(
     let state = ConnectionState::NeedsConsent { reason, since: now };
     let ended = context.connection(id.clone(), revision, &record, state);
     context.publish(ended);
-    let failure = grant_request::failure(FailureClass::GrantDead, reason, "another subject".to_owned());
+    let failure = failure(FailureClass::GrantDead, reason, "another subject".to_owned());
     Err(context.failure_error(&subject, &failure, None))
 }
