@@ -6,42 +6,13 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, Context, Handler, Message, ResponseActFuture, ResponseFuture};
-use actix_rt::{Arbiter, System};
+use actix_rt::Arbiter;
 use futures_util::future::join_all;
 
+use super::test_support::{TokioClock, run, run_paused};
 use super::*;
-use crate::clock::{Clock, Timestamp};
 
 const SOON: Duration = Duration::from_secs(5);
-
-/// The wall clock, tied to tokio's so that paused time moves both.
-#[derive(Debug)]
-struct TokioClock(tokio::time::Instant);
-
-impl TokioClock {
-    fn shared() -> Arc<dyn Clock> {
-        Arc::new(Self(tokio::time::Instant::now()))
-    }
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_000_000).after(self.0.elapsed())
-    }
-}
-
-/// Runs `test` on a system whose time is real.
-fn run<F: Future<Output = ()>>(test: F) {
-    System::new().block_on(test);
-}
-
-/// Runs `test` on a system whose time moves only when everything waits.
-fn run_paused<F: Future<Output = ()>>(test: F) {
-    System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
-    })
-    .block_on(test);
-}
 
 struct Worker {
     handled: u32,
