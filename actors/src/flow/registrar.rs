@@ -216,19 +216,30 @@ impl FlowRegistrar {
         }));
     }
 
+    /// The flow's actor, if it has one. One that was given up after many panics is let go: its
+    /// record may still be good.
+    fn running(&mut self, state: StateHash) -> Option<ActorRef<FlowActor>> {
+        let actor = self.flows.get(&state)?.actor.clone();
+        if actor.has_ended() {
+            self.forget(state);
+            return None;
+        }
+        Some(actor)
+    }
+
     /// Finds the actor of a flow, here or, after a restart or on another replica, by its record.
     /// An unknown state starts nothing.
     fn find(
         &mut self,
         state: StateHash,
     ) -> LocalBoxActorFuture<Self, Result<ActorRef<FlowActor>, FlowError>> {
-        if let Some(pending) = self.flows.get(&state) {
-            return Box::pin(fut::ready(Ok(pending.actor.clone())));
+        if let Some(actor) = self.running(state) {
+            return Box::pin(fut::ready(Ok(actor)));
         }
         let loading = self.services.store.load(state);
         Box::pin(wrap_future::<_, Self>(loading).map(move |loaded, this, _| {
-            if let Some(pending) = this.flows.get(&state) {
-                return Ok(pending.actor.clone());
+            if let Some(actor) = this.running(state) {
+                return Ok(actor);
             }
             let record = loaded?.ok_or_else(|| invalid("the state is unknown or was used before"))?;
             if this.now() >= record.expires_at {

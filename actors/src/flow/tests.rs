@@ -231,6 +231,20 @@ fn panics_of_flow_and_registrar_lose_no_flow() {
 }
 
 #[test]
+fn a_flow_that_was_given_up_after_many_panics_can_still_be_finished() {
+    run_paused(async {
+        let world = World::new();
+        let redirect = world.begin("alice", None).await.unwrap();
+        let state = param(&redirect.url, "state");
+        while world.flows_running().await > 0 {
+            world.supervisor.inject_panic(ActorKind::Flow, &StateHash::of(&state).short()).await;
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+        assert!(world.accept(code(&state), Some(&redirect.browser)).await.is_ok());
+    });
+}
+
+#[test]
 fn a_flow_that_panics_after_it_was_used_up_stays_used_up() {
     run_paused(async {
         let world = World::new();
