@@ -71,6 +71,7 @@ fn of_parallel_answers_just_one_wins() {
         let state = param(&redirect.url, "state");
         // A second registrar over the same store stands for another replica.
         let replica = world.replica();
+        assert!(is_invalid(&replica.accept(code("to-wake-it"), None).await));
         let answers = join(
             join_all((0..10).map(|_| world.accept(code(&state), Some(&redirect.browser)))),
             join_all((0..10).map(|_| replica.accept(code(&state), Some(&redirect.browser)))),

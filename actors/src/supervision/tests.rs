@@ -317,7 +317,8 @@ fn a_child_whose_thread_is_gone_has_failed() {
         arbiter.stop();
         arbiter.join().unwrap();
         assert_eq!(worker.ask(Count, SOON).await, Err(AskError::Stopped));
-        assert_eq!(report(&supervisor, "w").await.state, "failed");
+        let failed = report(&supervisor, "w").await;
+        assert_eq!((failed.state.as_str(), failed.restarts), ("failed", 1), "and is left alone");
     });
 }
 
