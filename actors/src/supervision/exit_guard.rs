@@ -15,3 +15,10 @@ pub enum ExitReason {
 /// Held in the struct of every supervised actor, whose last field it should be.
 #[derive(Debug)]
 pub struct ExitGuard {}
+
+impl ExitGuard {
+    /// A guard that reports to nobody, for tests.
+    pub fn detached() -> Self {
+        Self {}
+    }
+}
