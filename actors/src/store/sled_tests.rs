@@ -139,7 +139,7 @@ fn a_place_that_is_no_directory_is_named() {
 }
 
 #[actix::test]
-async fn a_damaged_database_is_refused_and_left_as_it_is() {
+async fn a_database_that_lost_its_content_is_refused_each_time() {
     let make = async || {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).unwrap();
