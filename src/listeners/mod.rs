@@ -8,3 +8,6 @@ pub mod problem;
 pub mod public;
 pub mod request_id;
 pub mod return_to;
+
+#[cfg(test)]
+mod test_support;

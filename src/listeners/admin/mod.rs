@@ -107,3 +107,6 @@ async fn not_found() -> HttpResponse {
     let id = new_request_id(&SystemEntropy);
     Problem::new(ProblemCode::NotFound, "the admin API has no such path", id).response()
 }
+
+#[cfg(test)]
+mod tests;

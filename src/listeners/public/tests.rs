@@ -173,3 +173,87 @@ async fn only_get_acts() {
         assert_eq!(server::call_service(&app, get).await.status(), 500, "{path}");
     }
 }
+
+mod with_engine {
+    use claviger_actors::testing::ScriptedTransport;
+
+    use super::*;
+    use crate::listeners::test_support::gateway;
+
+    macro_rules! app {
+        ($gateway:expr) => {{
+            let state = PublicState { gateway: $gateway.clone(), public_url: url("http://127.0.0.1:8081") };
+            server::init_service(App::new().configure(move |cfg| configure(cfg, state))).await
+        }};
+    }
+
+    async fn link(gateway: &GatewayHandle, return_to: Option<&str>) -> String {
+        let link = gateway.create_connect_link(alice(), return_to.map(str::to_owned)).await.unwrap();
+        format!("/connect/{}", link.token.expose())
+    }
+
+    fn token_requests(transport: &ScriptedTransport) -> usize {
+        transport.sent().iter().filter(|request| request.url.path() == "/token").count()
+    }
+
+    #[actix_web::test]
+    async fn a_link_works_once_and_only_when_a_person_opens_it() {
+        let (gateway, _) = gateway().await;
+        let app = app!(gateway);
+        let link = link(&gateway, None).await;
+        let head = server::TestRequest::with_uri(&link).method(actix_web::http::Method::HEAD);
+        assert_eq!(server::call_service(&app, head.to_request()).await.status(), 204);
+        let prefetch = server::TestRequest::get().uri(&link).insert_header(("sec-purpose", "prefetch"));
+        assert_eq!(server::call_service(&app, prefetch.to_request()).await.status(), 204);
+        let open = || server::TestRequest::get().uri(&link).to_request();
+        let opened = server::call_service(&app, open()).await;
+        assert_eq!(opened.status(), 302);
+        let location = opened.headers().get(LOCATION).unwrap().to_str().unwrap();
+        assert!(location.starts_with("https://as.example/authorize?"), "{location}");
+        assert_eq!(server::call_service(&app, open()).await.status(), 400);
+        let guessed = server::TestRequest::get().uri("/connect/AAAA").to_request();
+        assert_eq!(server::call_service(&app, guessed).await.status(), 400);
+    }
+
+    #[actix_web::test]
+    async fn only_the_browser_that_began_can_end_a_flow_and_only_once() {
+        let (gateway, transport) = gateway().await;
+        let app = app!(gateway);
+        let return_to = Some("https://app.example/done");
+        let open = server::TestRequest::get().uri(&link(&gateway, return_to).await).to_request();
+        let opened = server::call_service(&app, open).await;
+        let cookie = opened.headers().get(SET_COOKIE).unwrap().to_str().unwrap();
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        let authorize = url(opened.headers().get(LOCATION).unwrap().to_str().unwrap());
+        let state = authorize.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+
+        let callback = async |cookie: Option<&str>, query: &str| {
+            let mut request = server::TestRequest::get().uri(&format!("/callback?{query}"));
+            if let Some(cookie) = cookie {
+                request = request.insert_header(("cookie", cookie));
+            }
+            server::call_service(&app, request.to_request()).await
+        };
+        let good = format!("code=c1&state={state}");
+        for (cookie, query) in [
+            (None, good.as_str()),
+            (Some("claviger_browser=other"), good.as_str()),
+            (Some(cookie.as_str()), "code=c1&state=forged"),
+            (Some(cookie.as_str()), "code=c1"),
+            (Some(cookie.as_str()), ""),
+            (Some(cookie.as_str()), &format!("{good}&state={state}")),
+        ] {
+            let refused = callback(cookie, query).await;
+            assert_eq!(refused.status(), 400, "{query}");
+            assert!(refused.headers().contains_key("content-security-policy"));
+        }
+        assert_eq!(token_requests(&transport), 0);
+
+        let done = callback(Some(&cookie), &good).await;
+        assert_eq!(done.status(), 302);
+        assert_eq!(done.headers().get(LOCATION).unwrap(), "https://app.example/done");
+        assert_eq!(token_requests(&transport), 1);
+        assert_eq!(callback(Some(&cookie), &good).await.status(), 400);
+        assert_eq!(token_requests(&transport), 1);
+    }
+}
