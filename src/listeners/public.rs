@@ -131,6 +131,9 @@ fn connect_answer(
 }
 
 fn callback_answer(result: Result<FlowOutcome, FlowError>, reference: String) -> HttpResponse {
+    if let Ok(outcome) = &result {
+        tracing::info!(request_id = reference, connection = %outcome.connection, "connected");
+    }
     match result {
         Ok(FlowOutcome { return_to: Some(return_to), .. }) => found(&return_to),
         Ok(FlowOutcome { connection, return_to: None }) => Page {
@@ -234,27 +237,27 @@ async fn untouched() -> HttpResponse {
 }
 
 async fn method_not_allowed() -> HttpResponse {
-    let mut response = Page {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        title: "Not served this way",
-        paragraphs: vec!["This address is opened in a browser.".to_owned()],
-        link: None,
-        reference: new_request_id(&SystemEntropy),
-    }
-    .response();
+    let mut response = not_served(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "Not served this way",
+        "This address is opened in a browser.",
+    );
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
 
 async fn nothing_here() -> HttpResponse {
-    Page {
-        status: StatusCode::NOT_FOUND,
-        title: "There is nothing here",
-        paragraphs: vec!["Connect links come from the application that wants access.".to_owned()],
-        link: None,
-        reference: new_request_id(&SystemEntropy),
-    }
-    .response()
+    not_served(
+        StatusCode::NOT_FOUND,
+        "There is nothing here",
+        "Connect links come from the application that wants access.",
+    )
+}
+
+fn not_served(status: StatusCode, title: &'static str, text: &str) -> HttpResponse {
+    let reference = new_request_id(&SystemEntropy);
+    tracing::info!(request_id = reference, status = status.as_u16(), "not served");
+    Page { status, title, paragraphs: vec![text.to_owned()], link: None, reference }.response()
 }
 
 #[cfg(test)]

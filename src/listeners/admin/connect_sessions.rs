@@ -6,8 +6,8 @@ use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::connections::{known, logged};
-use super::{AdminState, json};
+use super::connections::known;
+use super::{AdminState, json, logged};
 use crate::listeners::problem::{Problem, ProblemCode};
 use crate::listeners::public::connect_url;
 use crate::listeners::return_to::check_return_to;
@@ -32,21 +32,16 @@ impl ConnectSessionRequest {
 }
 
 /// `POST /api/connect-sessions {profile, subject, return_to?}` -> `{url, expires_in}`.
-pub async fn create(
-    state: web::Data<AdminState>,
-    body: Result<web::Bytes, actix_web::Error>,
-) -> HttpResponse {
+pub async fn create(state: web::Data<AdminState>, body: web::Payload) -> HttpResponse {
     match try_create(&state, body).await {
         Ok(response) => response,
         Err(problem) => logged(*problem),
     }
 }
 
-async fn try_create(
-    state: &AdminState,
-    body: Result<web::Bytes, actix_web::Error>,
-) -> Result<HttpResponse, Box<Problem>> {
-    let (connection, return_to) = json::read::<ConnectSessionRequest>(body)?
+async fn try_create(state: &AdminState, body: web::Payload) -> Result<HttpResponse, Box<Problem>> {
+    let (connection, return_to) = json::read::<ConnectSessionRequest>(body)
+        .await?
         .checked()
         .map_err(|why| Problem::new(ProblemCode::BadRequest, why, state.request_id()))?;
     let connection = known(state, connection)?;

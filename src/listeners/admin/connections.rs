@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{AdminState, cursor, json};
+use super::{AdminState, cursor, json, logged};
 use crate::listeners::problem::{Problem, ProblemCode};
 
 const PREFIX: &str = "/api/connections/";
@@ -74,7 +74,7 @@ pub async fn list(state: web::Data<AdminState>, request: HttpRequest) -> HttpRes
 pub async fn show(state: web::Data<AdminState>, request: HttpRequest) -> HttpResponse {
     let id = match known_connection(&state, &request) {
         Ok(id) => id,
-        Err(problem) => return problem.response(),
+        Err(problem) => return logged(*problem),
     };
     match state.gateway.connection(&id).await {
         Ok(Some(view)) => json::answer(StatusCode::OK, &view),
@@ -87,7 +87,7 @@ pub async fn show(state: web::Data<AdminState>, request: HttpRequest) -> HttpRes
 pub async fn delete(state: web::Data<AdminState>, request: HttpRequest) -> HttpResponse {
     let id = match known_connection(&state, &request) {
         Ok(id) => id,
-        Err(problem) => return problem.response(),
+        Err(problem) => return logged(*problem),
     };
     match state.gateway.delete_connection(&id).await {
         Ok(true) => {
@@ -103,7 +103,7 @@ pub async fn delete(state: web::Data<AdminState>, request: HttpRequest) -> HttpR
 pub async fn refresh(state: web::Data<AdminState>, request: HttpRequest) -> HttpResponse {
     let id = match known_connection(&state, &request) {
         Ok(id) => id,
-        Err(problem) => return problem.response(),
+        Err(problem) => return logged(*problem),
     };
     match state.gateway.refresh_connection(&id).await {
         Ok(view) => json::answer(StatusCode::OK, &view),
@@ -152,17 +152,6 @@ pub(super) fn token_problem(state: &AdminState, error: &TokenError) -> HttpRespo
     // The operator is allowed; the connection is in no state for it.
     let conflict = matches!(error, TokenError::AuthorizationRequired { .. });
     logged(if conflict { problem.status(StatusCode::CONFLICT) } else { problem })
-}
-
-/// Notes a problem in the log under its reference number.
-pub(super) fn logged(problem: Problem) -> HttpResponse {
-    tracing::warn!(
-        request_id = problem.request_id,
-        code = problem.code,
-        detail = problem.detail,
-        "admin request failed"
-    );
-    problem.response()
 }
 
 fn never_made(state: &AdminState, id: &ConnectionId) -> HttpResponse {

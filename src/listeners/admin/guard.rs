@@ -15,6 +15,7 @@ use claviger_actors::clock::SystemEntropy;
 use claviger_actors::protocol::secret::Secret;
 use thiserror::Error;
 
+use super::logged;
 use crate::listeners::problem::{Problem, ProblemCode};
 use crate::listeners::request_id::new_request_id;
 
@@ -139,9 +140,7 @@ fn problem(refusal: Refusal) -> Problem {
         Refusal::Origin => (ProblemCode::OriginForbidden, None),
         Refusal::ContentType => (ProblemCode::BadRequest, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
     };
-    let request_id = new_request_id(&SystemEntropy);
-    tracing::warn!(request_id, refused = %refusal, "admin request refused");
-    let mut problem = Problem::new(code, refusal.to_string(), request_id);
+    let mut problem = Problem::new(code, refusal.to_string(), new_request_id(&SystemEntropy));
     if let Some(status) = status {
         problem = problem.status(status);
     }
@@ -157,7 +156,7 @@ pub async fn guard<B: MessageBody + 'static>(
     let target = request.uri().authority().map(Authority::as_str);
     match rules.check(request.method(), target, request.headers()) {
         Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
-        Err(refusal) => Ok(request.into_response(problem(refusal).response())),
+        Err(refusal) => Ok(request.into_response(logged(problem(refusal)))),
     }
 }
 

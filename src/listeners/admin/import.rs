@@ -6,13 +6,14 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use claviger_actors::clock::Timestamp;
+use claviger_actors::protocol::identifiers::ConnectionId;
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::{self, Secret};
 use claviger_actors::protocol::token::{AccessToken, Expiry, ExpiryBasis, RefreshToken, TokenSet, TokenType};
 use serde::Deserialize;
 
-use super::connections::{known_connection, logged, token_problem};
-use super::{AdminState, json};
+use super::connections::{known_connection, token_problem};
+use super::{AdminState, json, logged};
 use crate::listeners::problem::{Problem, ProblemCode};
 
 /// No token is believed to live longer.
@@ -98,21 +99,9 @@ impl TokenSetImport {
 }
 
 /// `PUT /api/connections/{profile}/{subject}`.
-pub async fn import(
-    state: web::Data<AdminState>,
-    request: HttpRequest,
-    body: Result<web::Bytes, actix_web::Error>,
-) -> HttpResponse {
-    let checked = known_connection(&state, &request).and_then(|id| {
-        let profile = state.gateway.profile(&id.profile);
-        let lifetime = profile.and_then(|profile| profile.registration.default_token_lifetime);
-        let tokens = json::read::<TokenSetImport>(body)?
-            .checked(state.gateway.now(), lifetime)
-            .map_err(|why| Problem::new(ProblemCode::BadRequest, why, state.request_id()))?;
-        Ok((id, tokens))
-    });
-    let (id, tokens) = match checked {
-        Ok(checked) => checked,
+pub async fn import(state: web::Data<AdminState>, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let (id, tokens) = match try_read(&state, &request, body).await {
+        Ok(read) => read,
         Err(problem) => return logged(*problem),
     };
     match state.gateway.import_connection(&id, tokens).await {
@@ -124,6 +113,21 @@ pub async fn import(
     }
 }
 
+async fn try_read(
+    state: &AdminState,
+    request: &HttpRequest,
+    body: web::Payload,
+) -> Result<(ConnectionId, TokenSet), Box<Problem>> {
+    let id = known_connection(state, request)?;
+    let profile = state.gateway.profile(&id.profile);
+    let lifetime = profile.and_then(|profile| profile.registration.default_token_lifetime);
+    let tokens = json::read::<TokenSetImport>(body)
+        .await?
+        .checked(state.gateway.now(), lifetime)
+        .map_err(|why| Problem::new(ProblemCode::BadRequest, why, state.request_id()))?;
+    Ok((id, tokens))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -133,8 +137,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
     fn read(body: &str) -> Result<TokenSet, String> {
-        let bytes = web::Bytes::copy_from_slice(body.as_bytes());
-        json::read::<TokenSetImport>(Ok(bytes)).map_err(|p| p.detail)?.checked(NOW, None)
+        json::parse::<TokenSetImport>(body.as_bytes()).map_err(|p| p.detail)?.checked(NOW, None)
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How JSON comes and goes: limited in size, never echoing a value, never cached.
 
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpResponse, web};
@@ -13,13 +15,11 @@ use crate::listeners::request_id::new_request_id;
 /// Largest request body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
+/// A request body must arrive within this.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Longest part of a parser's message that is passed on; a key in it may be of any length.
 const MAX_MESSAGE: usize = 300;
-
-/// Bounds request bodies of every handler; too large a body is a 413 problem.
-pub fn limits() -> web::PayloadConfig {
-    web::PayloadConfig::new(MAX_BODY)
-}
 
 /// An answer with a JSON body.
 pub fn answer(status: StatusCode, body: &impl Serialize) -> HttpResponse {
@@ -29,19 +29,23 @@ pub fn answer(status: StatusCode, body: &impl Serialize) -> HttpResponse {
         .json(body)
 }
 
-/// Reads a request body that was collected under [`limits`].
-pub fn read<T: DeserializeOwned>(body: Result<web::Bytes, actix_web::Error>) -> Result<T, Box<Problem>> {
-    let bytes = body.map_err(|error| {
-        let id = new_request_id(&SystemEntropy);
-        match error.as_response_error().status_code() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let detail = format!("a body may have at most {MAX_BODY} bytes");
-                Problem::new(ProblemCode::BodyTooLarge, detail, id)
-            }
-            _ => Problem::new(ProblemCode::BadRequest, "the body could not be read", id),
-        }
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+/// Reads a whole request body, within [`MAX_BODY`] and [`BODY_DEADLINE`].
+pub async fn read<T: DeserializeOwned>(body: web::Payload) -> Result<T, Box<Problem>> {
+    let refuse = |code, detail: String| Problem::new(code, detail, new_request_id(&SystemEntropy));
+    let slow = |_| {
+        let detail = format!("the body did not arrive within {BODY_DEADLINE:?}");
+        refuse(ProblemCode::BadRequest, detail).status(StatusCode::REQUEST_TIMEOUT)
+    };
+    let large = |_| refuse(ProblemCode::BodyTooLarge, format!("a body may have at most {MAX_BODY} bytes"));
+    let broken = |_| refuse(ProblemCode::BadRequest, "the body could not be read".to_owned());
+    let bytes = tokio::time::timeout(BODY_DEADLINE, body.to_bytes_limited(MAX_BODY)).await;
+    let bytes = bytes.map_err(slow)?.map_err(large)?.map_err(broken)?;
+    parse(&bytes)
+}
+
+/// Reads a body that is there.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Problem>> {
+    serde_json::from_slice(body).map_err(|error| {
         let id = new_request_id(&SystemEntropy);
         Problem::new(ProblemCode::BadRequest, describe(&error), id).into()
     })
@@ -75,7 +79,7 @@ mod tests {
     }
 
     fn detail(body: &'static str) -> String {
-        read::<Body>(Ok(web::Bytes::from_static(body.as_bytes()))).unwrap_err().detail
+        parse::<Body>(body.as_bytes()).unwrap_err().detail
     }
 
     #[test]

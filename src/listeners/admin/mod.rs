@@ -46,8 +46,19 @@ impl AdminState {
     }
 
     fn problem(&self, code: ProblemCode, detail: impl Into<String>) -> HttpResponse {
-        Problem::new(code, detail, self.request_id()).response()
+        logged(Problem::new(code, detail, self.request_id()))
     }
+}
+
+/// Answers with a problem and notes it in the log, under the same reference number.
+fn logged(problem: Problem) -> HttpResponse {
+    let Problem { status, code, detail, request_id, .. } = &problem;
+    if *status < 500 {
+        tracing::info!(request_id, status, code, detail, "admin request refused");
+    } else {
+        tracing::warn!(request_id, status, code, detail, "admin request failed");
+    }
+    problem.response()
 }
 
 /// Adds the admin listener's paths to a worker's application.
@@ -71,7 +82,6 @@ pub fn configure(cfg: &mut web::ServiceConfig, state: AdminState) {
 fn guarded() -> impl HttpServiceFactory {
     web::scope("")
         .wrap(from_fn(guard::guard))
-        .app_data(json::limits())
         .service(resource("/debug/actors", "GET").route(web::get().to(health::actors)))
         .service(resource("/api/profiles", "GET").route(web::get().to(overview::profiles)))
         .service(resource("/api/routes", "GET").route(web::get().to(overview::routes)))
@@ -98,14 +108,14 @@ fn resource(path: &str, allow: &'static str) -> Resource {
 async fn method_not_allowed(allow: &'static str) -> HttpResponse {
     let id = new_request_id(&SystemEntropy);
     let detail = format!("this path serves {allow}");
-    let mut response = Problem::new(ProblemCode::MethodNotAllowed, detail, id).response();
+    let mut response = logged(Problem::new(ProblemCode::MethodNotAllowed, detail, id));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     response
 }
 
 async fn not_found() -> HttpResponse {
     let id = new_request_id(&SystemEntropy);
-    Problem::new(ProblemCode::NotFound, "the admin API has no such path", id).response()
+    logged(Problem::new(ProblemCode::NotFound, "the admin API has no such path", id))
 }
 
 #[cfg(test)]
