@@ -4,6 +4,9 @@
 use super::ports::Addresses;
 use super::{CALLER, PASSWORD, PERSON};
 
+/// How the guide ends, so that a program that reads it knows.
+pub const LAST_LINE: &str = "# Ctrl-C in the first terminal ends the demo and removes all that it stored.";
+
 /// The guide for a demo at `at`.
 pub fn guide(at: &Addresses) -> String {
     let Addresses { proxy, public, admin, sandbox, calendar } = at;
@@ -32,8 +35,8 @@ curl -s -L -c "$JAR" -b "$JAR" -d "request=$ASKED" -d user={PERSON} -d decision=
 curl -s -w '\n' -u {CALLER}:{PASSWORD} http://{proxy}/calendar/events
 curl -s -w '\n' -u {CALLER}:{PASSWORD} -H 'Content-Type: application/json' -d '{{"summary":"Tea"}}' http://{proxy}/calendar/events
 
-# 4. The token lives for a minute. Calls have it refreshed before it ends; or refresh it now, and see
-#    another fingerprint and a later expires_at:
+# 4. The token lives for a minute. Calls have it refreshed before it ends (wait, call, look again);
+#    or refresh it now, and see another access_token_fingerprint:
 curl -s -w '\n' http://{admin}/api/connections/calendar/{CALLER}
 curl -s -w '\n' -X POST http://{admin}/api/connections/calendar/{CALLER}/refresh
 
@@ -46,6 +49,8 @@ curl -s -w '\n' http://{admin}/debug/actors
 # 7. Delete the connection: the sandbox is told to revoke, and the next call needs consent again.
 curl -s -X DELETE -w 'deleted: %{{http_code}}\n' http://{admin}/api/connections/calendar/{CALLER}
 curl -s -w '\n' -u {CALLER}:{PASSWORD} http://{proxy}/calendar/events
+
+{LAST_LINE}
 "#
     )
 }

@@ -7,6 +7,7 @@
 pub mod calendar;
 pub mod guide;
 pub mod ports;
+pub mod run;
 pub mod sandbox;
 mod settings;
 
@@ -70,10 +71,10 @@ pub enum DemoError {
 /// The folder with configuration and store is removed when this is dropped.
 #[derive(Debug)]
 pub struct Demo {
-    folder: TempDir,
     config: PathBuf,
     guide: String,
     servers: Vec<ServerHandle>,
+    _folder: TempDir,
 }
 
 impl Demo {
@@ -97,7 +98,7 @@ impl Demo {
                 calendar::configure(cfg, Arc::clone(&known), Arc::clone(&calendars));
             })?,
         ];
-        Ok(Self { folder, config, guide: guide::guide(&at), servers })
+        Ok(Self { config, guide: guide::guide(&at), servers, _folder: folder })
     }
 
     /// The gateway's configuration file.
@@ -116,12 +117,11 @@ impl Demo {
         &self.guide
     }
 
-    /// Stops the servers and removes the folder. Stop the gateway first: its store is in there.
-    pub async fn stop(self) -> Result<(), DemoError> {
+    /// Stops the servers.
+    pub async fn stop(&self) {
         for server in &self.servers {
             server.stop(false).await;
         }
-        self.folder.close().map_err(DemoError::Folder)
     }
 }
 

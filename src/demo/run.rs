@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Demo, DemoError};
 use crate::app::{AppError, RunningApp};
@@ -32,22 +32,46 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]; the throw-away folder is removed then, too.
 pub fn run(port_base: Option<u16>) -> Result<(), RunError> {
-    actix_rt::System::new().block_on(async {
-        // First of all, so that an early Ctrl-C leaves no folder behind.
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let demo = Demo::start(port_base).await?;
-        let gateway = RunningApp::start(demo.load_config()?).await?;
-        io::stdout().write_all(demo.guide().as_bytes())?;
-        let supervisor = gateway.gateway().supervisor().clone();
-        let ended = tokio::select! {
+    let system = actix_rt::System::new();
+    // The signals first of all, so that an early Ctrl-C leaves no folder behind.
+    let mut signals = system.block_on(async { Signals::listen() })?;
+    let demo = system.block_on(Demo::start(port_base))?;
+    let ended = system.block_on(serve(&demo, &mut signals));
+    // The store closes with the engine; only then may its files go.
+    drop(system);
+    drop(demo);
+    ended
+}
+
+async fn serve(demo: &Demo, signals: &mut Signals) -> Result<(), RunError> {
+    let gateway = RunningApp::start(demo.load_config()?).await?;
+    io::stdout().write_all(demo.guide().as_bytes())?;
+    let supervisor = gateway.gateway().supervisor().clone();
+    let ended = tokio::select! {
+        biased;
+        () = signals.received() => Ok(()),
+        () = supervisor.ended() => Err(AppError::EngineEnded),
+    };
+    gateway.stop().await;
+    demo.stop().await;
+    Ok(ended?)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
             biased;
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-            () = supervisor.ended() => Err(AppError::EngineEnded),
-        };
-        gateway.stop().await;
-        demo.stop().await?;
-        Ok(ended?)
-    })
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
