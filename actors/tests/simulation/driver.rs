@@ -172,10 +172,12 @@ fn spawn_refresh(world: &World, story: &Shared, gateway: &GatewayHandle, subject
 }
 
 fn spawn_delete(world: &World, story: &Shared, gateway: &GatewayHandle, subject: &'static str) {
-    let (gateway, tell) = (gateway.clone(), teller(world, story));
+    let (gateway, tell, story) = (gateway.clone(), teller(world, story), story.clone());
     story.borrow_mut().connected.remove(subject);
     tokio::task::spawn_local(async move {
         let answer = gateway.delete_connection(&connection_id("person", subject)).await;
+        // A consent given meanwhile was deleted as well.
+        story.borrow_mut().connected.remove(subject);
         tell(format!("delete {subject}: {answer:?}"));
     });
 }
