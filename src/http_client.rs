@@ -198,7 +198,9 @@ async fn read(
     if stated.is_some_and(|length| length > max_body as u64) {
         return Err(too_large());
     }
-    let mut body = Zeroizing::new(Vec::new());
+    // Room for all of it at once: growing would leave unwiped copies behind.
+    let room = stated.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
     while let Some(chunk) = answer.next().await {
         let chunk = chunk.map_err(|error| peer.broken(error.to_string()))?;
         if chunk.len() > max_body - body.len() {

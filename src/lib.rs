@@ -2,6 +2,7 @@
 //! and wiring. No protocol logic.
 
 pub mod caller_auth;
+pub mod cli;
 pub mod config;
 pub mod http_client;
 pub mod listeners;

@@ -75,7 +75,7 @@ fn basic(file: &BasicFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option
         }
         Some(name) => Some(name.value.clone()),
         None => {
-            faults.push(&file.at.join("username"), "is missing");
+            faults.missing(&file.at.join("username"), "HTTP Basic needs it");
             None
         }
     };
@@ -85,7 +85,7 @@ fn basic(file: &BasicFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option
             faults.note(&source.at, checked).map(|()| hash)
         }),
         None => {
-            faults.push(&file.at.join("password_hash"), format!("is missing; {MAKE_ONE}"));
+            faults.missing(&file.at.join("password_hash"), MAKE_ONE);
             None
         }
     };
