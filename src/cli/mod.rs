@@ -32,7 +32,11 @@ enum Command {
     /// Check the configuration: tell everything that is wrong with it, or one line if nothing is.
     Check(ConfigArgs),
     /// Try it out: gateway, sandbox provider and sample API, all on loopback.
-    Demo,
+    Demo {
+        /// The first of the ports it listens on.
+        #[arg(long, value_name = "PORT")]
+        port_base: Option<u16>,
+    },
     /// List the providers that are known by name, or show one.
     Providers {
         /// The provider to show.
@@ -73,7 +77,10 @@ pub enum Outcome {
     /// Serve with this configuration.
     Serve(Box<GatewayConfig>),
     /// Run the demo.
-    Demo,
+    Demo {
+        /// The first of the ports it listens on, if one was asked for.
+        port_base: Option<u16>,
+    },
 }
 
 /// Standard input and output, as ports.
@@ -100,7 +107,7 @@ impl Cli {
                 Ok(config) => return Outcome::Serve(Box::new(config)),
                 Err(errors) => Err(errors.to_string()),
             },
-            Command::Demo => return Outcome::Demo,
+            Command::Demo { port_base } => return Outcome::Demo { port_base },
             Command::Check(args) => check(&args, environment),
             Command::Providers { name } => providers(name.as_deref()),
             Command::HashSecret => secrets::hash(streams.input),

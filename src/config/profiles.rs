@@ -137,11 +137,9 @@ impl Profiles<'_> {
 
 /// Checks a provider, whether or not a profile uses it.
 pub(super) fn provider(name: &str, file: &ProviderFile, faults: &mut Faults) -> Option<ProviderDetails> {
-    let issuer = match &file.issuer {
-        // RFC 8414 section 2: no query; it is compared byte for byte, so the text itself is kept.
-        Some(text) => Some(urls::secure_base(text, faults).map(|_| text.value.clone())),
-        None => None,
-    };
+    // RFC 8414 section 2: no query. It is compared byte for byte, so the text itself is kept.
+    let issuer =
+        file.issuer.as_ref().map(|text| Some((urls::secure_base(text, faults)?, text.value.clone())));
     let mut endpoint = |text: &Option<Located<String>>| match text {
         Some(text) => urls::secure(text, faults).map(Some),
         None => Some(None),
@@ -161,7 +159,7 @@ pub(super) fn provider(name: &str, file: &ProviderFile, faults: &mut Faults) -> 
         jwks_uri: jwks_uri?,
     };
     let issuer = match issuer {
-        Some(issuer) => Some(issuer?),
+        Some(issuer) => Some(issuer?.1),
         None => None,
     };
     Some(ProviderDetails { name: name.to_owned(), issuer, endpoints })

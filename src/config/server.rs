@@ -65,10 +65,7 @@ pub(super) fn listeners(
     let address = |wanted: &str| bound.iter().find(|(name, _)| *name == wanted).map(|(_, address)| *address);
 
     let token = admin_file.and_then(|file| file.token.as_ref());
-    let admin_token = match token {
-        Some(source) => Some(admin_token(source, secrets, faults)),
-        None => None,
-    };
+    let admin_token = token.map(|source| admin_token(source, secrets, faults));
     if token.is_none() && address("admin").is_some_and(|address| !address.ip().is_loopback()) {
         let place = whole.join("listeners").join("admin").join("token");
         faults.missing(&place, "it is required unless the listener is bound to loopback");
