@@ -34,7 +34,7 @@ use claviger_actors::store::StoreOpener;
 use claviger_actors::store::keyring::Keyring;
 use url::Url;
 
-use crate::caller_auth::Caller;
+use crate::caller_auth::ConfiguredCaller;
 use environment::Environment;
 use error::{ConfigErrors, Faults};
 use file::{GatewayFile, ListenersFile};
@@ -59,7 +59,7 @@ pub struct GatewayConfig {
     /// `[profiles]`, in order of their names.
     pub profiles: Vec<Profile>,
     /// `[callers]`, in order of their names.
-    pub callers: Vec<CallerConfig>,
+    pub callers: Vec<ConfiguredCaller>,
     /// `[routes]`
     pub routing: RoutingTable,
 }
@@ -98,24 +98,6 @@ impl fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreConfig").field("backend", &self.backend).finish_non_exhaustive()
     }
-}
-
-/// `[callers.NAME]`
-#[derive(Clone, Debug)]
-pub struct CallerConfig {
-    /// Who it is and what it may do.
-    pub caller: Caller,
-    /// Its HTTP Basic credential.
-    pub basic: Option<BasicConfig>,
-}
-
-/// `basic` of a caller.
-#[derive(Clone, Debug)]
-pub struct BasicConfig {
-    /// The user name; no two callers have the same.
-    pub username: String,
-    /// argon2id, in PHC form.
-    pub password_hash: Secret,
 }
 
 /// Loads and checks the configuration at `path` with `environment` laid over it. An error holds

@@ -264,9 +264,9 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "password_hash = \"$argon2id$",
         "password_hash = \"HUSH$",
-        "callers.billing.basic.password_hash: must be the argon2id hash of the password, not the password",
+        "callers.billing.basic.password_hash: is not an argon2id hash in PHC form",
     ),
-    ("$argon2id$", "$argon2i$", "callers.billing.basic.password_hash: must be an argon2id hash, not argon2i"),
+    ("$argon2id$", "$argon2i$", "callers.billing.basic.password_hash: must be an argon2id hash"),
     ("m=19456", "m=4000000", "callers.billing.basic.password_hash: costs too much to verify"),
     ("$/np1sw6oRsTUrjSAQ/H9ZUv9pDj8plyngFqNR1gFv40", "", "callers.billing.basic.password_hash: is cut short"),
     (
