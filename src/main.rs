@@ -1,6 +1,6 @@
 //! The `claviger` binary.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use claviger::cli::{Cli, Outcome, Streams};
@@ -11,16 +11,31 @@ use claviger::telemetry;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let mut streams =
-        Streams { input: &mut io::stdin().lock(), output: &mut io::stdout(), errors: &mut io::stderr() };
-    let outcome = Cli::of_process().execute(&ProcessEnvironment, &mut streams);
-    if let Outcome::Done(code) = outcome {
-        return code;
+    let outcome = {
+        let mut streams =
+            Streams { input: &mut io::stdin().lock(), output: &mut io::stdout(), errors: &mut io::stderr() };
+        Cli::of_process().execute(&ProcessEnvironment, &mut streams)
+    };
+    let outcome = match outcome {
+        Outcome::Done(code) => return code,
+        outcome => telemetry::start(&ProcessEnvironment)
+            .map_err(|error| error.to_string())
+            .and_then(|()| serve(outcome)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "{problem}");
+            ExitCode::FAILURE
+        }
     }
-    if let Err(error) = telemetry::start(&ProcessEnvironment) {
-        let _ = writeln!(streams.errors, "{error}");
-        return ExitCode::FAILURE;
+}
+
+/// Runs until told to stop.
+fn serve(outcome: Outcome) -> Result<(), String> {
+    match outcome {
+        Outcome::Done(_) => Ok(()),
+        Outcome::Serve(_config) => Err("this build has no engine".to_owned()),
+        Outcome::Demo { .. } => Err("this build has no demo".to_owned()),
     }
-    // The wiring of `app` and `demo` goes here.
-    ExitCode::SUCCESS
 }
