@@ -2,4 +2,8 @@
 //! and wiring. No protocol logic.
 
 pub mod caller_auth;
+pub mod cli;
+pub mod config;
+pub mod http_client;
 pub mod listeners;
+pub mod telemetry;

@@ -1,8 +1,14 @@
 //! The only place where the gateway's own errors become HTTP (RFC 9457).
 
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use claviger_actors::flow::error::FlowError;
+use claviger_actors::provider::error::TokenError;
+use claviger_actors::store::StoreError;
+use claviger_actors::supervision::AskError;
 use serde::Serialize;
 
 /// A problem that the gateway itself answers with.
@@ -75,6 +81,80 @@ impl Problem {
         self
     }
 
+    /// Why there is no token, as an answer to whoever wanted one. The proxy listener adds the connect
+    /// link to `authorization_required`.
+    pub fn from_token_error(error: &TokenError, request_id: impl Into<String>) -> Self {
+        use ProblemCode as Code;
+        let detail = error.to_string();
+        match error {
+            TokenError::AuthorizationRequired { .. } => {
+                Self::new(Code::AuthorizationRequired, detail, request_id)
+            }
+            TokenError::ProviderUnavailable { retry_after: None, .. } => {
+                Self::new(Code::TokenUnavailable, detail, request_id)
+            }
+            TokenError::ProviderUnavailable { retry_after: Some(wait), .. } => {
+                Self::new(Code::TokenUnavailable, detail, request_id)
+                    .status(StatusCode::SERVICE_UNAVAILABLE)
+                    .retry_after(whole_seconds(*wait))
+            }
+            TokenError::ClientMisconfigured { retry_after, .. } => {
+                let problem = Self::new(Code::ClientMisconfigured, detail, request_id);
+                match retry_after {
+                    Some(wait) => problem.retry_after(whole_seconds(*wait)),
+                    None => problem,
+                }
+            }
+            TokenError::StoreUnavailable { .. } => {
+                Self::new(Code::StoreUnavailable, detail, request_id).retry_after(1)
+            }
+            TokenError::Aborted { .. } => Self::new(Code::TokenUnavailable, detail, request_id)
+                .status(StatusCode::SERVICE_UNAVAILABLE)
+                .retry_after(1),
+            TokenError::Ask { source, .. } => Self::from_ask_error(*source, detail, request_id),
+            _ => Self::new(Code::Internal, detail, request_id),
+        }
+    }
+
+    /// Why no flow was started or ended well, as an answer to a program. Browsers get pages.
+    pub fn from_flow_error(error: &FlowError, request_id: impl Into<String>) -> Self {
+        use ProblemCode as Code;
+        let detail = error.to_string();
+        match error {
+            FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) => {
+                Self::new(Code::BadRequest, detail, request_id)
+            }
+            FlowError::Refused { .. } => Self::new(Code::AuthorizationRequired, detail, request_id),
+            FlowError::UnknownProfile(_) => Self::new(Code::NotFound, detail, request_id),
+            FlowError::TooMany => Self::new(Code::Overloaded, detail, request_id).retry_after(60),
+            FlowError::Token { source, .. } | FlowError::Provider(source) => {
+                Self::from_token_error(source, request_id)
+            }
+            FlowError::Store(source) => Self::from_store_error(source, request_id),
+            FlowError::Ask(source) => Self::from_ask_error(*source, detail, request_id),
+            _ => Self::new(Code::Internal, detail, request_id),
+        }
+    }
+
+    /// What is wrong with the store. A damaged record is not mended by waiting, hence no
+    /// `Retry-After`.
+    pub fn from_store_error(error: &StoreError, request_id: impl Into<String>) -> Self {
+        let problem = Self::new(ProblemCode::StoreUnavailable, error.to_string(), request_id);
+        match error {
+            StoreError::Unavailable(_) | StoreError::Conflict { .. } => problem.retry_after(1),
+            _ => problem,
+        }
+    }
+
+    fn from_ask_error(error: AskError, detail: String, request_id: impl Into<String>) -> Self {
+        match error {
+            AskError::Full => Self::new(ProblemCode::Overloaded, detail, request_id).retry_after(1),
+            _ => Self::new(ProblemCode::TokenUnavailable, detail, request_id)
+                .status(StatusCode::SERVICE_UNAVAILABLE)
+                .retry_after(1),
+        }
+    }
+
     /// The response.
     pub fn response(&self) -> HttpResponse {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -88,6 +168,11 @@ impl Problem {
         }
         builder.body(serde_json::to_string(self).unwrap_or_default())
     }
+}
+
+/// Rounded up, so that nobody comes back too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 /// Every code that the gateway answers with.
@@ -168,5 +253,75 @@ impl ProblemCode {
             }
             Self::Internal => ("internal_error", S::INTERNAL_SERVER_ERROR, "Internal error"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use claviger_actors::connection::Reason;
+    use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+
+    use super::*;
+
+    fn profile() -> ProfileId {
+        ProfileId::new("calendar").unwrap()
+    }
+
+    fn connection() -> ConnectionId {
+        ConnectionId { profile: profile(), subject: Subject::new("alice").unwrap() }
+    }
+
+    fn facts(problem: &Problem) -> (&'static str, u16, Option<String>) {
+        let response = problem.response();
+        let retry = response.headers().get(RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned());
+        assert_eq!(response.status().as_u16(), problem.status);
+        (problem.code, problem.status, retry)
+    }
+
+    #[test]
+    fn a_provider_that_failed_is_502_and_one_held_back_from_is_503() {
+        let failed = |retry_after| TokenError::ProviderUnavailable {
+            profile: profile(),
+            reason: Reason::ProviderError,
+            detail: "it answered 500".into(),
+            retry_after,
+        };
+        let problem = Problem::from_token_error(&failed(None), "r1");
+        assert_eq!(facts(&problem), ("token_unavailable", 502, None));
+        let problem = Problem::from_token_error(&failed(Some(Duration::from_millis(1200))), "r1");
+        assert_eq!(facts(&problem), ("token_unavailable", 503, Some("2".into())));
+    }
+
+    #[test]
+    fn every_token_error_has_its_code() {
+        let consent = TokenError::AuthorizationRequired { id: connection(), reason: Reason::NeverConnected };
+        assert_eq!(facts(&Problem::from_token_error(&consent, "r")).0, "authorization_required");
+        let store = TokenError::StoreUnavailable { id: connection(), detail: "disk full".into() };
+        assert_eq!(
+            facts(&Problem::from_token_error(&store, "r")),
+            ("store_unavailable", 503, Some("1".into()))
+        );
+        let full = TokenError::Ask { profile: profile(), source: AskError::Full };
+        assert_eq!(facts(&Problem::from_token_error(&full, "r")).0, "overloaded");
+        let restarting = TokenError::Ask { profile: profile(), source: AskError::Restarting };
+        assert_eq!(
+            facts(&Problem::from_token_error(&restarting, "r")),
+            ("token_unavailable", 503, Some("1".into()))
+        );
+    }
+
+    #[test]
+    fn a_flow_error_says_no_more_than_it_may() {
+        let invalid = FlowError::Invalid { why: "state used before", connection: Some(connection()) };
+        let problem = Problem::from_flow_error(&invalid, "r");
+        assert_eq!(facts(&problem), ("bad_request", 400, None));
+        assert!(!problem.detail.contains("state"));
+        assert!(!problem.detail.contains("alice"));
+        let unknown = FlowError::UnknownProfile("x".into());
+        assert_eq!(facts(&Problem::from_flow_error(&unknown, "r")).1, 404);
+        let damaged = FlowError::Store(StoreError::Keys("k1 is wrong".into()));
+        assert_eq!(facts(&Problem::from_flow_error(&damaged, "r")), ("store_unavailable", 503, None));
     }
 }

@@ -1,6 +1,6 @@
 //! What a route needs, and how a path finds its route.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,17 +60,38 @@ pub struct UpstreamOrigin {
 #[derive(Clone, Debug, Default)]
 pub struct RoutingTable {
     routes: Vec<Arc<Route>>,
+    by_path: HashMap<String, Arc<Route>>,
+    /// Segments of the longest configured prefix: deeper in a path there is nothing to look for.
+    depth: usize,
 }
 
 impl RoutingTable {
     /// Gathers routes. Two routes with the same path are a configuration error found before.
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
-        Self { routes: routes.into_iter().map(Arc::new).collect() }
+        let routes: Vec<_> = routes.into_iter().map(Arc::new).collect();
+        Self {
+            by_path: routes.iter().map(|route| (route.path.clone(), route.clone())).collect(),
+            depth: routes.iter().map(|route| slashes(&route.path).count()).max().unwrap_or(0),
+            routes,
+        }
     }
 
     /// All routes.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
+    }
+
+    /// The route with the longest prefix of `path` on a segment boundary, and the prefix's length in
+    /// bytes. One look-up for each segment that any prefix has, whatever the number of routes.
+    pub fn find(&self, path: &str) -> Option<(&Arc<Route>, usize)> {
+        let mut end = slashes(path).nth(self.depth).unwrap_or(path.len());
+        loop {
+            let prefix = path.get(..end)?;
+            if let Some(route) = self.by_path.get(prefix) {
+                return Some((route, end));
+            }
+            end = prefix.rfind('/')?;
+        }
     }
 
     /// The origins of all routes that use `profile`: what its new token sets are bound to.
@@ -80,5 +101,91 @@ impl RoutingTable {
             .filter(|r| r.profile == *profile)
             .map(|r| r.origin.serialized.to_string())
             .collect()
+    }
+}
+
+fn slashes(path: &str) -> impl Iterator<Item = usize> {
+    path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table(paths: &[String]) -> RoutingTable {
+        RoutingTable::new(paths.iter().enumerate().map(|(n, path)| Route {
+            id: RouteId::new(&format!("r{n}")).unwrap(),
+            path: path.clone(),
+            origin: Arc::new(UpstreamOrigin {
+                tls: false,
+                host: "127.0.0.1".into(),
+                port: 1,
+                serialized: Arc::from("http://127.0.0.1:1"),
+            }),
+            upstream_path: String::new(),
+            profile: ProfileId::new("p").unwrap(),
+            subject: SubjectSource::Caller,
+            methods: None,
+            timeout: Duration::from_secs(30),
+            max_body: None,
+        }))
+    }
+
+    fn find<'a>(table: &'a RoutingTable, path: &str) -> Option<&'a str> {
+        table.find(path).map(|(route, length)| {
+            assert_eq!(length, route.path.len());
+            route.path.as_str()
+        })
+    }
+
+    #[test]
+    fn the_longest_prefix_on_a_segment_boundary_wins() {
+        let t = table(&["/a".into(), "/a/b".into(), "/a/b/c/d".into(), "/google/calendar".into()]);
+        assert_eq!(find(&t, "/a"), Some("/a"));
+        assert_eq!(find(&t, "/a/"), Some("/a"));
+        assert_eq!(find(&t, "/a/b/c/x/y/z"), Some("/a/b"));
+        assert_eq!(find(&t, "/a/b/c/d/e/f"), Some("/a/b/c/d"));
+        assert_eq!(find(&t, "/a/bc"), Some("/a"));
+        for path in
+            ["/", "/ab", "/google", "/google/calendarx", "/google%2Fcalendar", "/A", "/google//calendar"]
+        {
+            assert_eq!(find(&t, path), None, "{path}");
+        }
+        assert_eq!(find(&table(&[]), "/a"), None);
+    }
+
+    #[test]
+    fn the_empty_prefix_takes_what_no_other_does() {
+        let t = table(&[String::new(), "/a".into()]);
+        assert_eq!(find(&t, "/"), Some(""));
+        assert_eq!(find(&t, "/x/y"), Some(""));
+        assert_eq!(find(&t, "/a/y"), Some("/a"));
+    }
+
+    #[test]
+    fn a_thousand_routes_and_a_path_of_a_thousand_segments() {
+        let t = table(&(0..1000).map(|n| format!("/team/{n}/api")).collect::<Vec<_>>());
+        assert_eq!(find(&t, &format!("/team/731/api{}", "/x".repeat(1000))), Some("/team/731/api"));
+        assert_eq!(find(&t, &"/".repeat(100_000)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_linear_search(
+            paths in prop::collection::btree_set("(/[ab]{1,2}){0,4}", 0..12),
+            path in "(/[ab]{0,2}){1,6}",
+        ) {
+            let paths: Vec<String> = paths.into_iter().collect();
+            let expected = paths
+                .iter()
+                .filter(|p| path.strip_prefix(p.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/')))
+                .max_by_key(|p| p.len());
+            let table = table(&paths);
+            prop_assert_eq!(find(&table, &path), expected.map(String::as_str));
+        }
     }
 }

@@ -1,0 +1,280 @@
+//! Request bodies on their way upstream.
+//!
+//! A body is streamed as it comes. One that is small and of known length is also kept, so that the
+//! request can be sent again after the upstream's 401 or on a new connection.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::{Body, Frame, SizeHint};
+use thiserror::Error;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Bodies up to this many bytes are kept for sending again.
+pub const LARGEST_KEPT: u64 = 64 * 1024;
+/// A body that brings less than this in a whole idle timeout is stalled: a caller that drips single
+/// bytes must not hold a connection for ever.
+pub const LEAST_PROGRESS: u64 = 1024;
+
+/// Why a request body did not arrive whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BodyFault {
+    /// The caller's connection broke off, or its framing was wrong.
+    #[error("the request body broke off")]
+    BrokenOff,
+    /// It is larger than the route allows.
+    #[error("the request body is larger than {limit} bytes")]
+    TooLarge {
+        /// The route's limit, in bytes.
+        limit: u64,
+    },
+    /// The caller sent nothing, or next to nothing, for too long.
+    #[error("the request body made no progress for {after:?}")]
+    Stalled {
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The attempt that this body belonged to was given up.
+    #[error("the request was given up")]
+    GivenUp,
+}
+
+/// The caller's bytes as they come.
+pub type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, BodyFault>>>>;
+
+/// What bounds a body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Its length, if the caller said it.
+    pub length: Option<u64>,
+    /// The route's limit, in bytes.
+    pub max: Option<u64>,
+    /// How long to wait for progress.
+    pub idle: Duration,
+}
+
+/// A request's body, from which each attempt to send the request draws its own [`RequestBody`].
+/// Cloning shares it; without a body it costs nothing.
+#[derive(Clone)]
+pub struct BodySource(Option<Rc<RefCell<Source>>>);
+
+struct Source {
+    incoming: Incoming,
+    limits: BodyLimits,
+    received: u64,
+    kept: Option<Vec<Bytes>>,
+    ended: Option<Result<(), BodyFault>>,
+    attempt: u32,
+    last_progress: Instant,
+    watch: Option<Watch>,
+}
+
+/// Waits for progress; made only once there is something to wait for.
+struct Watch {
+    timer: Pin<Box<Sleep>>,
+    received: u64,
+}
+
+impl BodySource {
+    /// No body.
+    pub fn empty() -> Self {
+        Self(None)
+    }
+
+    /// The body that `incoming` brings.
+    pub fn streaming(incoming: Incoming, limits: BodyLimits) -> Self {
+        let small = limits.length.is_some_and(|length| length <= LARGEST_KEPT);
+        Self(Some(Rc::new(RefCell::new(Source {
+            incoming,
+            limits,
+            received: 0,
+            kept: small.then(Vec::new),
+            ended: None,
+            attempt: 0,
+            last_progress: Instant::now(),
+            watch: None,
+        }))))
+    }
+
+    /// The body for one more attempt, from its beginning; an earlier attempt gets no more of it.
+    pub fn attempt(&self) -> RequestBody {
+        let attempt = self.0.as_ref().map_or(0, |source| {
+            let mut source = source.borrow_mut();
+            source.attempt = source.attempt.wrapping_add(1);
+            source.attempt
+        });
+        RequestBody { source: self.0.clone(), attempt, sent_chunks: 0, done: false }
+    }
+
+    /// Ends the current attempt, so that its connection is closed and not used again.
+    pub(super) fn give_up(&self) {
+        if let Some(source) = &self.0 {
+            let mut source = source.borrow_mut();
+            source.attempt = source.attempt.wrapping_add(1);
+        }
+    }
+
+    /// Whether a further attempt can send the whole body.
+    pub fn is_replayable(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| {
+            let source = source.borrow();
+            !matches!(source.ended, Some(Err(_))) && (source.kept.is_some() || source.received == 0)
+        })
+    }
+
+    /// Whether the whole body was taken by the upstream connection.
+    pub(super) fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| source.borrow().ended == Some(Ok(())))
+    }
+
+    /// Why the body did not arrive whole, if so.
+    pub fn fault(&self) -> Option<BodyFault> {
+        self.0.as_ref().and_then(|source| source.borrow().ended.and_then(Result::err))
+    }
+
+    /// When the last bytes came; `None` without a body.
+    pub(super) fn last_progress(&self) -> Option<Instant> {
+        self.0.as_ref().map(|source| source.borrow().last_progress)
+    }
+}
+
+impl std::fmt::Debug for BodySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BodySource").field("present", &self.0.is_some()).finish()
+    }
+}
+
+impl Source {
+    /// The next chunk, counted, limited and kept.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        if let Some(ended) = self.ended {
+            return Poll::Ready(ended.err().map(Err));
+        }
+        if self.limits.length.is_some_and(|length| self.received >= length) {
+            self.ended = Some(Ok(()));
+            return Poll::Ready(None);
+        }
+        let next = match self.incoming.as_mut().poll_next(cx) {
+            Poll::Ready(next) => next,
+            Poll::Pending => match self.poll_stalled(cx) {
+                Poll::Ready(fault) => Some(Err(fault)),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        match next {
+            Some(Ok(chunk)) => self.take(chunk),
+            Some(Err(fault)) => self.fail(fault),
+            None if self.limits.length.is_none() => {
+                self.ended = Some(Ok(()));
+                Poll::Ready(None)
+            }
+            None => self.fail(BodyFault::BrokenOff),
+        }
+    }
+
+    fn take(&mut self, mut chunk: Bytes) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        if let Some(length) = self.limits.length {
+            // What comes after the stated length is no part of this request.
+            let missing = usize::try_from(length - self.received).unwrap_or(usize::MAX);
+            chunk.truncate(missing);
+        }
+        self.received = self.received.saturating_add(chunk.len() as u64);
+        if let Some(limit) = self.limits.max.filter(|limit| self.received > *limit) {
+            return self.fail(BodyFault::TooLarge { limit });
+        }
+        self.last_progress = Instant::now();
+        if self.limits.length == Some(self.received) {
+            self.ended = Some(Ok(()));
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(chunk.clone());
+        }
+        Poll::Ready(Some(Ok(chunk)))
+    }
+
+    fn fail(&mut self, fault: BodyFault) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        self.ended = Some(Err(fault));
+        Poll::Ready(Some(Err(fault)))
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<BodyFault> {
+        let idle = self.limits.idle;
+        let watch =
+            self.watch.get_or_insert_with(|| Watch { timer: Box::pin(sleep(idle)), received: self.received });
+        while watch.timer.as_mut().poll(cx).is_ready() {
+            if self.received - watch.received < LEAST_PROGRESS {
+                return Poll::Ready(BodyFault::Stalled { after: idle });
+            }
+            watch.received = self.received;
+            watch.timer.as_mut().reset(Instant::now() + idle);
+        }
+        Poll::Pending
+    }
+}
+
+/// The body of one attempt to send a request.
+pub struct RequestBody {
+    source: Option<Rc<RefCell<Source>>>,
+    attempt: u32,
+    sent_chunks: usize,
+    done: bool,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = &mut *self;
+        let Some(source) = this.source.as_ref().filter(|_| !this.done) else { return Poll::Ready(None) };
+        let mut source = source.borrow_mut();
+        if source.attempt != this.attempt {
+            this.done = true;
+            return Poll::Ready(Some(Err(BodyFault::GivenUp)));
+        }
+        let kept = source.kept.as_ref().and_then(|kept| kept.get(this.sent_chunks)).cloned();
+        let next = match kept {
+            Some(chunk) => Poll::Ready(Some(Ok(chunk))),
+            None => source.poll_chunk(cx),
+        };
+        next.map(|next| {
+            match &next {
+                Some(Ok(_)) => this.sent_chunks += 1,
+                Some(Err(_)) | None => this.done = true,
+            }
+            next.map(|chunk| chunk.map(Frame::data))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| {
+            let source = source.borrow();
+            let kept = source.kept.as_ref().map_or(0, Vec::len);
+            self.done || source.ended == Some(Ok(())) && self.sent_chunks >= kept
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = match &self.source {
+            None => Some(0),
+            Some(source) => source.borrow().limits.length,
+        };
+        length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestBody").field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}

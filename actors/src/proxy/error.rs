@@ -1,0 +1,99 @@
+//! Why an upstream gave no whole answer.
+
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::body::BodyFault;
+use super::route::UpstreamOrigin;
+
+/// Why an upstream gave no whole answer. Origins are from the configuration; nothing of a request or
+/// an answer is in any of them.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// No connection: check host, port, DNS, firewall, and the certificate if it is TLS.
+    #[error("could not connect to {origin}: {cause}")]
+    Connect {
+        /// The upstream.
+        origin: Arc<str>,
+        /// The operating system's or rustls's word.
+        cause: String,
+    },
+    /// No connection in time.
+    #[error("could not connect to {origin} within {after:?}")]
+    ConnectTimeout {
+        /// The upstream.
+        origin: Arc<str>,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// No answer in time; raise the route's `timeout` if the upstream may take longer.
+    #[error("{origin} did not answer within {after:?}")]
+    HeadTimeout {
+        /// The upstream.
+        origin: Arc<str>,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The connection ended or what came was not HTTP.
+    #[error("the answer of {origin} broke off or is not HTTP: {cause}")]
+    Broken {
+        /// The upstream.
+        origin: Arc<str>,
+        /// What was wrong, in words.
+        cause: String,
+    },
+    /// The answer must not be passed on.
+    #[error("the answer of {origin} is refused: {what}")]
+    Malformed {
+        /// The upstream.
+        origin: Arc<str>,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The answer's body made no progress.
+    #[error("the body of {origin}'s answer made no progress for {after:?}")]
+    BodyStalled {
+        /// The upstream.
+        origin: Arc<str>,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The request's own body failed: the caller's fault.
+    #[error(transparent)]
+    RequestBody(#[from] BodyFault),
+    /// The connection failed after the whole body had been read.
+    #[error("the upstream connection failed after the answer")]
+    AfterEnd,
+}
+
+impl UpstreamError {
+    pub(super) fn connect(origin: &UpstreamOrigin, error: &io::Error) -> Self {
+        Self::Connect { origin: origin.serialized.clone(), cause: error.to_string() }
+    }
+
+    pub(super) fn closed(origin: &UpstreamOrigin) -> Self {
+        Self::Broken { origin: origin.serialized.clone(), cause: "the connection was closed at once".into() }
+    }
+
+    pub(super) fn broken(origin: &UpstreamOrigin, error: &hyper::Error) -> Self {
+        let cause = match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        Self::Broken { origin: origin.serialized.clone(), cause }
+    }
+
+    pub(super) fn malformed(origin: &UpstreamOrigin, what: &'static str) -> Self {
+        Self::Malformed { origin: origin.serialized.clone(), what }
+    }
+
+    /// Whether it is a matter of time: 504 rather than 502.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::ConnectTimeout { .. } | Self::HeadTimeout { .. } | Self::BodyStalled { .. })
+    }
+}

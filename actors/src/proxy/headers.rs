@@ -1,0 +1,273 @@
+//! Which headers pass, in either direction.
+//!
+//! What is hop-by-hop, what a caller might forge and what carries its credential is dropped first;
+//! then ours is added, so that no `Connection` option can name it away (RFC 9110 section 7.6.1).
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use thiserror::Error;
+
+/// Names of the gateway's own cookies begin so.
+const OWN_COOKIE: &[u8] = b"claviger_";
+/// What a browser wants before the name of a cookie that is bound to its host.
+const HOST_PREFIX: &[u8] = b"__Host-";
+/// Options read from `Connection`; a message that names more is malformed or hostile.
+const MAX_CONNECTION_OPTIONS: usize = 32;
+/// Longest header name that is looked at for underscores.
+const MAX_FOLDED: usize = 64;
+
+const VIA: HeaderValue = HeaderValue::from_static("1.1 claviger");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Why headers were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// `Connection` names more options than anybody needs.
+    #[error("the Connection header names more than {MAX_CONNECTION_OPTIONS} options")]
+    TooManyConnectionOptions,
+    /// A name or value that no header can carry.
+    #[error("a header cannot be forwarded as it stands")]
+    Malformed,
+}
+
+/// How long a request's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestLength {
+    /// There is none, and nothing says so.
+    Absent,
+    /// Just so many bytes (`Content-Length`).
+    Exact(u64),
+    /// Unknown until its end (`Transfer-Encoding: chunked`).
+    Chunked,
+}
+
+/// What the gateway adds to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Additions<'a> {
+    /// The upstream's host and port, as its `Host`.
+    pub upstream_host: &'a str,
+    /// The token, as `Authorization`.
+    pub authorization: &'a HeaderValue,
+    /// The caller's address.
+    pub peer: Option<IpAddr>,
+    /// The `Host` that the caller named.
+    pub host: &'a [u8],
+    /// Whether the caller came over TLS.
+    pub https: bool,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// How long the body is.
+    pub length: RequestLength,
+}
+
+/// Turns a caller's headers, names in lower case, into the upstream's. Values are copied into
+/// `buffer` once and share it.
+pub fn request_headers<'a, I>(
+    incoming: I,
+    added: &Additions<'_>,
+    buffer: &mut BytesMut,
+) -> Result<HeaderMap, HeaderError>
+where
+    I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+{
+    let mut options = ConnectionOptions::default();
+    let (mut count, mut size) = (0, 0);
+    for (name, value) in incoming.clone() {
+        count += 1;
+        size += value.len();
+        if name == b"connection" {
+            options.read(value)?;
+        }
+    }
+    // Room for all values, ours among them, so that the buffer never grows.
+    buffer.reserve(size + added.host.len() + added.upstream_host.len() + added.request_id.len() + 64);
+    let mut headers = HeaderMap::with_capacity(count + 8);
+    headers.append(header::HOST, put(buffer, added.upstream_host.as_bytes())?);
+    for (name, value) in incoming {
+        if !may_pass(name) || options.name(name) {
+            continue;
+        }
+        let value = match name {
+            b"cookie" if contains(value, OWN_COOKIE) => match foreign_cookies(value, buffer) {
+                Some(rest) => HeaderValue::from_maybe_shared(rest).map_err(|_| HeaderError::Malformed)?,
+                None => continue,
+            },
+            _ => put(buffer, value)?,
+        };
+        headers.append(HeaderName::from_bytes(name).map_err(|_| HeaderError::Malformed)?, value);
+    }
+    add(&mut headers, added, buffer)?;
+    Ok(headers)
+}
+
+fn add(headers: &mut HeaderMap, added: &Additions<'_>, buffer: &mut BytesMut) -> Result<(), HeaderError> {
+    headers.insert(header::AUTHORIZATION, added.authorization.clone());
+    headers.append(header::VIA, VIA);
+    if let Some(peer) = added.peer {
+        headers.insert(FORWARDED_FOR, written(buffer, format_args!("{peer}"))?);
+    }
+    if !added.host.is_empty() {
+        headers.insert(FORWARDED_HOST, put(buffer, added.host)?);
+    }
+    let scheme = if added.https { "https" } else { "http" };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    headers.insert(REQUEST_ID, put(buffer, added.request_id.as_bytes())?);
+    match added.length {
+        RequestLength::Absent => {}
+        RequestLength::Exact(0) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        RequestLength::Exact(length) => {
+            headers.insert(header::CONTENT_LENGTH, written(buffer, format_args!("{length}"))?);
+        }
+        RequestLength::Chunked => {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+    Ok(())
+}
+
+/// Hands every header of an upstream's answer that may pass to `emit`, and then ours. Framing is
+/// the listener's business, so `Content-Length` is not among them.
+pub fn response_headers(
+    upstream: &HeaderMap,
+    mut emit: impl FnMut(&HeaderName, &HeaderValue),
+) -> Result<(), HeaderError> {
+    let mut options = ConnectionOptions::default();
+    for value in upstream.get_all(header::CONNECTION) {
+        options.read(value.as_bytes())?;
+    }
+    for (name, value) in upstream {
+        let raw = name.as_str().as_bytes();
+        if is_hop_by_hop(raw) || *name == header::CONTENT_LENGTH || options.name(raw) {
+            continue;
+        }
+        // An upstream must not be able to bind a browser to a flow of its choice.
+        if *name == header::SET_COOKIE && is_own_cookie(value.as_bytes()) {
+            continue;
+        }
+        emit(name, value);
+    }
+    emit(&header::VIA, &VIA);
+    Ok(())
+}
+
+/// Whether a caller's header goes upstream, `Connection` options aside.
+fn may_pass(name: &[u8]) -> bool {
+    if is_hop_by_hop(name) || is_ours(name) {
+        return false;
+    }
+    if !name.contains(&b'_') {
+        return true;
+    }
+    // Some servers take `_` for `-`, which would let a forged header through.
+    let mut folded = [0u8; MAX_FOLDED];
+    let Some(folded) = folded.get_mut(..name.len()) else { return true };
+    for (to, from) in folded.iter_mut().zip(name) {
+        *to = if *from == b'_' { b'-' } else { *from };
+    }
+    !is_hop_by_hop(folded) && !is_ours(folded)
+}
+
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"keep-alive"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"http2-settings"
+    ) || name.starts_with(b"proxy-")
+}
+
+/// What the gateway answers for itself: framing, caller credentials, and what it tells upstreams.
+fn is_ours(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"host"
+            | b"authorization"
+            | b"content-length"
+            | b"expect"
+            | b"x-api-key"
+            | b"x-request-id"
+            | b"forwarded"
+            | b"x-real-ip"
+    ) || name.starts_with(b"claviger-")
+        || name.starts_with(b"x-forwarded-")
+}
+
+/// The options of `Connection`, which name further hop-by-hop headers.
+#[derive(Default)]
+struct ConnectionOptions<'a> {
+    names: Vec<&'a [u8]>,
+}
+
+impl<'a> ConnectionOptions<'a> {
+    fn read(&mut self, value: &'a [u8]) -> Result<(), HeaderError> {
+        for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let common = [b"keep-alive".as_slice(), b"close", b""];
+            if common.iter().any(|name| option.eq_ignore_ascii_case(name)) {
+                continue;
+            }
+            if self.names.len() == MAX_CONNECTION_OPTIONS {
+                return Err(HeaderError::TooManyConnectionOptions);
+            }
+            self.names.push(option);
+        }
+        Ok(())
+    }
+
+    fn name(&self, header: &[u8]) -> bool {
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(header))
+    }
+}
+
+/// A `Cookie` value without the gateway's own cookies, or nothing if no other is left.
+fn foreign_cookies(value: &[u8], buffer: &mut BytesMut) -> Option<Bytes> {
+    let foreign = || value.split(|b| *b == b';').map(<[u8]>::trim_ascii).filter(|pair| !is_own_cookie(pair));
+    let mut first = true;
+    for pair in foreign().filter(|pair| !pair.is_empty()) {
+        if !first {
+            buffer.put_slice(b"; ");
+        }
+        buffer.put_slice(pair);
+        first = false;
+    }
+    (!first).then(|| buffer.split().freeze())
+}
+
+/// Whether `pair`, the start of a `Set-Cookie` or a part of a `Cookie`, is one of the gateway's.
+fn is_own_cookie(pair: &[u8]) -> bool {
+    let name = pair.trim_ascii_start();
+    let name = match name.get(..HOST_PREFIX.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(HOST_PREFIX) => &name[HOST_PREFIX.len()..],
+        _ => name,
+    };
+    name.starts_with(OWN_COOKIE)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+fn put(buffer: &mut BytesMut, value: &[u8]) -> Result<HeaderValue, HeaderError> {
+    buffer.put_slice(value);
+    HeaderValue::from_maybe_shared(buffer.split().freeze()).map_err(|_| HeaderError::Malformed)
+}
+
+fn written(buffer: &mut BytesMut, value: std::fmt::Arguments<'_>) -> Result<HeaderValue, HeaderError> {
+    buffer.write_fmt(value).map_err(|_| HeaderError::Malformed)?;
+    HeaderValue::from_maybe_shared(buffer.split().freeze()).map_err(|_| HeaderError::Malformed)
+}
+
+#[cfg(test)]
+mod tests;

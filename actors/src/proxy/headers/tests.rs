@@ -1,0 +1,194 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+
+fn forward_as(incoming: &[(&str, &str)], length: RequestLength) -> Result<Vec<String>, HeaderError> {
+    let mut token = HeaderValue::from_static("Bearer token");
+    token.set_sensitive(true);
+    let added = Additions {
+        upstream_host: "api.example",
+        authorization: &token,
+        peer: Some("192.0.2.7".parse().unwrap()),
+        host: b"gw.internal:8080",
+        https: false,
+        request_id: "id-1",
+        length,
+    };
+    let pairs = incoming.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let headers = request_headers(pairs, &added, &mut BytesMut::new())?;
+    let mut lines: Vec<_> =
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+fn forward(incoming: &[(&str, &str)]) -> Vec<String> {
+    forward_as(incoming, RequestLength::Absent).unwrap()
+}
+
+const OURS: [&str; 7] = [
+    "authorization: Bearer token",
+    "host: api.example",
+    "via: 1.1 claviger",
+    "x-forwarded-for: 192.0.2.7",
+    "x-forwarded-host: gw.internal:8080",
+    "x-forwarded-proto: http",
+    "x-request-id: id-1",
+];
+
+fn ours_and(more: &[&str]) -> Vec<String> {
+    let mut lines: Vec<_> = OURS.iter().chain(more).map(|line| (*line).to_owned()).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn what_is_hop_by_hop_forged_or_a_credential_stays_here() {
+    let incoming = [
+        ("host", "gw.internal:8080"),
+        ("authorization", "Basic c2VjcmV0"),
+        ("x-api-key", "k"),
+        ("x_api_key", "k"),
+        ("connection", "keep-alive"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-authorization", "Basic x"),
+        ("proxy-connection", "keep-alive"),
+        ("te", "trailers"),
+        ("trailer", "x"),
+        ("transfer-encoding", "chunked"),
+        ("transfer_encoding", "chunked"),
+        ("content-length", "3"),
+        ("content_length", "3"),
+        ("upgrade", "websocket"),
+        ("http2-settings", "AAMAAABkAAQAAP__"),
+        ("expect", "100-continue"),
+        ("forwarded", "for=1.2.3.4"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("x_forwarded_for", "1.2.3.4"),
+        ("x-forwarded_host", "evil"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-user", "admin"),
+        ("x-real-ip", "1.2.3.4"),
+        ("x-request-id", "theirs"),
+        ("claviger-subject", "alice"),
+        ("claviger_subject", "alice"),
+        ("claviger-anything", "x"),
+    ];
+    assert_eq!(forward(&incoming), ours_and(&[]));
+}
+
+#[test]
+fn everything_else_passes_and_repeated_fields_stay_apart() {
+    let incoming = [
+        ("accept", "*/*"),
+        ("x-trace", "1"),
+        ("x-trace", "2"),
+        ("user_agent_hint", "x"),
+        ("range", "bytes=0-1"),
+        ("via", "1.0 other"),
+        ("cookie", "a=1; b=2"),
+    ];
+    let expected = ours_and(&[
+        "accept: */*",
+        "x-trace: 1",
+        "x-trace: 2",
+        "user_agent_hint: x",
+        "range: bytes=0-1",
+        "via: 1.0 other",
+        "cookie: a=1; b=2",
+    ]);
+    assert_eq!(forward(&incoming), expected);
+}
+
+#[test]
+fn connection_names_the_callers_headers_away_but_never_ours() {
+    let incoming = [
+        ("connection", "aUtHoRiZaTiOn, X-Secret,close"),
+        ("connection", "via, x-forwarded-for, host, x-request-id"),
+        ("x-secret", "1"),
+        ("x-public", "2"),
+    ];
+    assert_eq!(forward(&incoming), ours_and(&["x-public: 2"]));
+    let many = vec!["x"; MAX_CONNECTION_OPTIONS + 1].join(",");
+    let refused = forward_as(&[("connection", &many)], RequestLength::Absent);
+    assert_eq!(refused, Err(HeaderError::TooManyConnectionOptions));
+}
+
+#[test]
+fn only_the_gateways_cookies_are_taken_out() {
+    let cookie = |value| {
+        forward(&[("cookie", value)]).into_iter().find_map(|l| l.strip_prefix("cookie: ").map(str::to_owned))
+    };
+    assert_eq!(cookie("a=1; claviger_browser=x; b=2").as_deref(), Some("a=1; b=2"));
+    assert_eq!(cookie("__Host-claviger_browser=x;a=1").as_deref(), Some("a=1"));
+    assert_eq!(cookie("claviger_browser=x"), None);
+    assert_eq!(cookie("a=claviger_browser").as_deref(), Some("a=claviger_browser"));
+}
+
+#[test]
+fn the_length_is_told_in_one_way_only() {
+    let lines =
+        |length| forward_as(&[("content-length", "9"), ("transfer-encoding", "chunked")], length).unwrap();
+    assert_eq!(lines(RequestLength::Exact(9)), ours_and(&["content-length: 9"]));
+    assert_eq!(lines(RequestLength::Exact(0)), ours_and(&["content-length: 0"]));
+    assert_eq!(lines(RequestLength::Chunked), ours_and(&["transfer-encoding: chunked"]));
+}
+
+#[test]
+fn the_token_stays_marked_as_sensitive() {
+    let mut token = HeaderValue::from_static("Bearer token");
+    token.set_sensitive(true);
+    let added = Additions {
+        upstream_host: "h",
+        authorization: &token,
+        peer: None,
+        host: b"",
+        https: true,
+        request_id: "i",
+        length: RequestLength::Absent,
+    };
+    let headers = request_headers(std::iter::empty(), &added, &mut BytesMut::new()).unwrap();
+    assert!(headers[header::AUTHORIZATION].is_sensitive());
+    assert_eq!(headers[&FORWARDED_PROTO], "https");
+}
+
+#[test]
+fn an_answer_loses_what_is_hop_by_hop_and_gains_via() {
+    let mut upstream = HeaderMap::new();
+    for (name, value) in [
+        ("content-type", "text/plain"),
+        ("content-length", "5"),
+        ("connection", "close, X-Internal"),
+        ("x-internal", "1"),
+        ("transfer-encoding", "chunked"),
+        ("keep-alive", "timeout=5"),
+        ("upgrade", "h2c"),
+        ("trailer", "x"),
+        ("proxy-authenticate", "Basic"),
+        ("server", "x/1"),
+        ("date", "Tue, 24 Nov 2026 07:00:00 GMT"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("set-cookie", "claviger_browser=planted; Path=/"),
+        ("set-cookie", "__Host-claviger_browser=planted; Secure; Path=/"),
+        ("www-authenticate", "Bearer"),
+    ] {
+        upstream.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let mut lines = Vec::new();
+    response_headers(&upstream, |name, value| lines.push(format!("{name}: {}", value.to_str().unwrap())))
+        .unwrap();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "content-type: text/plain",
+            "date: Tue, 24 Nov 2026 07:00:00 GMT",
+            "server: x/1",
+            "set-cookie: a=1",
+            "set-cookie: b=2",
+            "via: 1.1 claviger",
+            "www-authenticate: Bearer",
+        ]
+    );
+}
