@@ -3,3 +3,4 @@
 
 pub mod browser_cookie;
 pub mod problem;
+pub mod proxy;
