@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use claviger::cli::{Cli, Outcome, Streams};
 use claviger::config::environment::ProcessEnvironment;
-use claviger::telemetry;
+use claviger::{app, demo, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn serve(outcome: Outcome) -> Result<(), String> {
     match outcome {
         Outcome::Done(_) => Ok(()),
-        Outcome::Serve(_config) => Err("this build has no engine".to_owned()),
-        Outcome::Demo { .. } => Err("this build has no demo".to_owned()),
+        Outcome::Serve(config) => app::run(*config).map_err(|error| error.to_string()),
+        Outcome::Demo { port_base } => demo::run(port_base).map_err(|error| error.to_string()),
     }
 }
