@@ -4,6 +4,7 @@
 pub mod app;
 pub mod caller_auth;
 pub mod cli;
+pub mod client_tls;
 pub mod config;
 pub mod demo;
 pub mod http_client;

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use super::Printed;
+use crate::client_tls;
 use crate::config;
 use crate::config::environment::Environment;
 use crate::http_client::HttpTransport;
@@ -78,7 +79,8 @@ pub(super) fn execute(
         deadline: DEADLINE,
         max_body: MAX_ANSWER,
     };
-    let transport = HttpTransport::new().map_err(|error| error.to_string())?;
+    let tls = client_tls::trusting_the_system().map_err(|error| error.to_string())?;
+    let transport = HttpTransport::new(tls);
     let answer = actix_rt::System::new()
         .block_on(async move { transport.send(outgoing).await })
         .map_err(|error| format!("the gateway's admin listener does not answer: {error}"))?;

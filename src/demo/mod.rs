@@ -7,6 +7,7 @@
 pub mod calendar;
 pub mod guide;
 pub mod ports;
+mod run;
 pub mod sandbox;
 mod settings;
 
@@ -25,6 +26,7 @@ use crate::config::error::ConfigErrors;
 use crate::config::{self, GatewayConfig};
 use calendar::Calendars;
 use ports::Ports;
+pub use run::{RunError, run};
 use sandbox::keys::SigningKey;
 use sandbox::state::Sandbox;
 use settings::Settings;

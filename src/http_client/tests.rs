@@ -10,7 +10,10 @@ use http::header::{AUTHORIZATION, LOCATION};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use rustls::RootCertStore;
+
 use super::*;
+use crate::client_tls;
 
 /// A server that reads one request whole and then does as told; keeps what it read.
 struct Server {
@@ -89,7 +92,7 @@ fn to(server: &Server) -> OutgoingRequest {
 }
 
 async fn send(request: OutgoingRequest) -> Result<IncomingResponse, TransportError> {
-    let transport = HttpTransport::trusting(RootCertStore::empty()).unwrap();
+    let transport = HttpTransport::new(client_tls::trusting(RootCertStore::empty()).unwrap());
     let sent = transport.send(request).await;
     if let Err(error) = &sent {
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
@@ -354,7 +357,7 @@ fn test_roots() -> RootCertStore {
 #[actix_web::test]
 async fn a_trusted_server_is_spoken_to_over_tls() {
     let (address, seen) = tls_server();
-    let transport = HttpTransport::trusting(test_roots()).unwrap();
+    let transport = HttpTransport::new(client_tls::trusting(test_roots()).unwrap());
     let url = format!("https://localhost:{}/token", address.port());
     let answer = transport.send(get(url)).await.unwrap();
     assert_eq!(&answer.body[..], b"secure");
@@ -369,7 +372,7 @@ async fn an_untrusted_server_or_another_name_gets_no_request() {
         [(RootCertStore::empty(), &by_name), (test_roots(), &by_address)];
     for (roots, url) in cases {
         let (address, seen) = tls_server();
-        let transport = HttpTransport::trusting(roots).unwrap();
+        let transport = HttpTransport::new(client_tls::trusting(roots).unwrap());
         let error = transport.send(get(url(address))).await.err().unwrap();
         assert!(
             matches!(&error, TransportError::Tls { cause, .. } if cause.contains("certificate")),
@@ -382,7 +385,7 @@ async fn an_untrusted_server_or_another_name_gets_no_request() {
 
 #[actix_web::test]
 async fn the_systems_own_roots_or_none_at_all_are_a_good_start() {
-    let transport = HttpTransport::new().unwrap();
+    let transport = HttpTransport::new(client_tls::trusting_the_system().unwrap());
     let server = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!(&transport.send(to(&server)).await.unwrap().body[..], b"ok");
 }
