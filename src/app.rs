@@ -1,22 +1,28 @@
 //! The only wiring: store, engine, listeners, signals.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_http::{Request, Response};
+use actix_service::{IntoServiceFactory, ServiceFactory};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::{App as Application, HttpServer};
 use claviger_actors::clock::{SystemClock, SystemEntropy};
 use claviger_actors::gateway::{GatewayHandle, GatewayParts};
+use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::store::StoreError;
 use claviger_actors::store::sealed::Vault;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::caller_auth::CallerDirectory;
+use crate::client_tls::{self, TlsSetupError};
 use crate::config::{GatewayConfig, Listeners};
-use crate::http_client::{HttpTransport, TlsSetupError};
+use crate::http_client::HttpTransport;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
@@ -105,13 +111,14 @@ impl RunningApp {
         };
         let opener = config.store.opener;
         let store = actix_web::rt::task::spawn_blocking(opener).await.map_err(io::Error::other)??;
+        let tls = client_tls::trusting_the_system()?;
         let entropy = Arc::new(SystemEntropy);
         let gateway = GatewayHandle::start(GatewayParts {
             profiles: config.profiles.into_iter().map(Arc::new).collect(),
             routing: config.routing,
             store,
             vault: Vault::new(config.keyring, entropy.clone()),
-            transport: Arc::new(HttpTransport::new()?),
+            transport: Arc::new(HttpTransport::new(tls.clone())),
             clock: Arc::new(SystemClock),
             entropy,
             cached_connections: CACHED_CONNECTIONS,
@@ -120,7 +127,8 @@ impl RunningApp {
 
         let public_url = config.server.public_url;
         let callers = CallerDirectory::new(config.callers);
-        let proxy_state = ProxyState::new(gateway.clone(), Arc::new(callers), public_url.clone());
+        let upstream = Arc::new(UpstreamSettings::new(tls));
+        let proxy_state = ProxyState::new(gateway.clone(), Arc::new(callers), public_url.clone(), upstream);
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
         let admin_state = AdminState {
             gateway: gateway.clone(),
@@ -129,25 +137,18 @@ impl RunningApp {
             bind: addresses.admin,
         };
 
-        let proxy = HttpServer::new(move || Application::new().configure(|cfg| proxy_state.configure(cfg)))
-            .workers(config.server.workers)
-            .keep_alive(KEEP_ALIVE)
-            .client_request_timeout(HEAD_DEADLINE)
-            .tcp_nodelay(true)
-            .disable_signals()
-            .shutdown_timeout(DRAIN_DEADLINE.as_secs())
-            .listen(sockets.proxy)?
-            .run();
+        let proxy = HttpServer::new(move || Application::new().configure(|cfg| proxy_state.configure(cfg)));
+        let proxy = bounded(proxy, config.server.workers).listen(sockets.proxy)?.run();
         let public = HttpServer::new(move || {
             let state = public_state.clone();
             Application::new().configure(|cfg| public::configure(cfg, state))
         });
-        let public = one_worker(public).listen(sockets.public)?.run();
+        let public = bounded(public, 1).listen(sockets.public)?.run();
         let admin = HttpServer::new(move || {
             let state = admin_state.clone();
             Application::new().configure(|cfg| admin::configure(cfg, state))
         });
-        let admin = one_worker(admin).listen(sockets.admin)?.run();
+        let admin = bounded(admin, 1).listen(sockets.admin)?.run();
 
         let servers = [proxy, public, admin].map(spawn).into();
         tracing::info!(
@@ -177,6 +178,26 @@ impl RunningApp {
             tracing::error!("token requests were still under way when the time to drain was over");
         }
     }
+}
+
+/// What all listeners have in common: limits on slow clients, and an end that waits for requests.
+fn bounded<F, I, S, B>(server: HttpServer<F, I, S, B>, workers: usize) -> HttpServer<F, I, S, B>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<actix_web::Error>,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>>,
+    B: MessageBody + 'static,
+{
+    server
+        .workers(workers)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_DEADLINE)
+        .tcp_nodelay(true)
+        .disable_signals()
+        .shutdown_timeout(DRAIN_DEADLINE.as_secs())
 }
 
 fn spawn(server: Server) -> ServerHandle {

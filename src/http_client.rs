@@ -18,7 +18,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -35,34 +35,10 @@ pub struct HttpTransport {
     tls: Arc<ClientConfig>,
 }
 
-/// The TLS stack refuses its own defaults. Our fault: it cannot happen with a good build.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("TLS cannot be set up: {0}")]
-pub struct TlsSetupError(#[from] rustls::Error);
-
 impl HttpTransport {
-    /// Trusts the operating system's certificate authorities. If it has none, requests to `https`
-    /// fail and a warning says why; `http` on loopback works all the same.
-    pub fn new() -> Result<Self, TlsSetupError> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        let (added, _) = roots.add_parsable_certificates(found.certs);
-        if added == 0 {
-            let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-            tracing::warn!(?errors, "no certificate authorities found: install ca-certificates for https");
-        }
-        Self::trusting(roots)
-    }
-
-    /// Trusts just `roots`.
-    pub fn trusting(roots: RootCertStore) -> Result<Self, TlsSetupError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(tls) })
+    /// Speaks TLS with `tls`.
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls }
     }
 
     /// A client for one request: awc's is bound to its thread, and we keep no connections.
@@ -198,7 +174,9 @@ async fn read(
     if stated.is_some_and(|length| length > max_body as u64) {
         return Err(too_large());
     }
-    let mut body = Zeroizing::new(Vec::new());
+    // Room for all of it at once: growing would leave unwiped copies behind.
+    let room = stated.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
     while let Some(chunk) = answer.next().await {
         let chunk = chunk.map_err(|error| peer.broken(error.to_string()))?;
         if chunk.len() > max_body - body.len() {

@@ -133,8 +133,17 @@ pub struct Trouble {
     pub since: Timestamp,
     /// Failures in a row.
     pub attempts: u32,
+    /// When the last failure was met.
+    pub noted_at: Timestamp,
     /// Nothing is sent for this connection before then.
     pub next_attempt: Timestamp,
+}
+
+impl Trouble {
+    /// How long nothing is sent yet. A clock that was set back holds nobody up.
+    pub fn holds_for(&self, now: Timestamp) -> Option<Duration> {
+        (self.noted_at <= now && now < self.next_attempt).then(|| self.next_attempt.since(now))
+    }
 }
 
 /// What is held for one connection.
@@ -223,6 +232,7 @@ impl ConnectionState {
             detail: failure.detail.clone(),
             since,
             attempts,
+            noted_at: now,
             next_attempt: now.after(delay.min(retry.longest_wait)),
         };
         let tokens = match self {
@@ -313,7 +323,17 @@ impl Connection {
             }),
         };
         let refresh_asked_at = AtomicU64::new(0);
-        Self { id, revision, origins, created_at, state, renewable, after_rejection: false, ready, refresh_asked_at }
+        Self {
+            id,
+            revision,
+            origins,
+            created_at,
+            state,
+            renewable,
+            after_rejection: false,
+            ready,
+            refresh_asked_at,
+        }
     }
 
     /// Whether it is this reader's turn to have the token refreshed ahead of its end: `true` at most
@@ -351,12 +371,16 @@ impl Connection {
         let freshness = self.freshness(now);
         let lapsed = !self.renewable && freshness == Freshness::Ended;
         let (state, reason, since) = match &self.state {
-            ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. } if lapsed => {
+            ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. }
+                if lapsed =>
+            {
                 ("needs_consent", Reason::NoRefreshToken, tokens.expiry.at())
             }
             ConnectionState::Active { tokens } => ("active", Reason::Granted, tokens.obtained_at),
             ConnectionState::Retrying { trouble, .. } => ("retrying", trouble.reason, trouble.since),
-            ConnectionState::Misconfigured { trouble, .. } => ("misconfigured", trouble.reason, trouble.since),
+            ConnectionState::Misconfigured { trouble, .. } => {
+                ("misconfigured", trouble.reason, trouble.since)
+            }
             ConnectionState::Unsaved { since, .. } => ("unsaved", Reason::StoreUnavailable, *since),
             ConnectionState::NeedsConsent { reason, since } => ("needs_consent", *reason, *since),
         };

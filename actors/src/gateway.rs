@@ -128,7 +128,8 @@ impl GatewayHandle {
     /// # Errors
     /// [`StoreError::Keys`] if the encryption keys do not fit the store, before anything is changed.
     pub async fn start(parts: GatewayParts) -> Result<Self, StoreError> {
-        let GatewayParts { profiles, routing, store, vault, transport, clock, entropy, cached_connections } = parts;
+        let GatewayParts { profiles, routing, store, vault, transport, clock, entropy, cached_connections } =
+            parts;
         vault.verify(store.as_ref()).await?;
         let exclusive_store = store.is_exclusive();
         let supervisor = Supervisor::start(clock.clone());
@@ -318,7 +319,10 @@ impl GatewayHandle {
         let answer = self.0.store.ask_idempotent(message, ASK_DEADLINE).await;
         let ConnectionPage { connections, next, .. } =
             answer.map_err(|error| StoreError::Unavailable(error.to_string()))??;
-        Ok(ConnectionViews { connections: connections.iter().map(|stored| self.view_stored(stored)).collect(), next })
+        Ok(ConnectionViews {
+            connections: connections.iter().map(|stored| self.view_stored(stored)).collect(),
+            next,
+        })
     }
 
     /// One connection, or `None` if it was never made.
@@ -358,7 +362,11 @@ impl GatewayHandle {
     ///
     /// # Errors
     /// [`TokenError`], if the store did not take it.
-    pub async fn import_connection(&self, id: &ConnectionId, tokens: TokenSet) -> Result<ConnectionView, TokenError> {
+    pub async fn import_connection(
+        &self,
+        id: &ConnectionId,
+        tokens: TokenSet,
+    ) -> Result<ConnectionView, TokenError> {
         let provider = self.provider(&id.profile)?;
         let message = ImportConnection { subject: id.subject.clone(), tokens };
         let answer = provider.actor.ask(message, ASK_DEADLINE).await;

@@ -2,20 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use argon2::{Algorithm, Params, PasswordHash};
 use claviger_actors::protocol::identifiers::{CallerId, RouteId};
-use claviger_actors::protocol::secret::Secret;
 
 use super::error::{Faults, suggestion};
 use super::file::{BasicFile, CallerFile, RouteFile};
 use super::secret_source::Secrets;
-use super::{BasicConfig, CallerConfig};
-use crate::caller_auth::Caller;
-
-/// Most memory that verifying one password may take, in KiB.
-const MAX_MEMORY: u32 = 1 << 20;
-/// Most passes that verifying one password may take.
-const MAX_PASSES: u32 = 64;
+use crate::caller_auth::{BasicCredential, Caller, ConfiguredCaller, check_password_hash};
 
 /// Checks every caller.
 pub(super) fn callers(
@@ -23,7 +15,7 @@ pub(super) fn callers(
     routes: &BTreeMap<String, RouteFile>,
     secrets: &Secrets<'_>,
     faults: &mut Faults,
-) -> Vec<CallerConfig> {
+) -> Vec<ConfiguredCaller> {
     let mut usernames: BTreeMap<String, &str> = BTreeMap::new();
     let mut checked = Vec::new();
     for (name, file) in files {
@@ -40,7 +32,7 @@ pub(super) fn callers(
         {
             faults.push(&file.at.join("username"), format!("is also that of callers.{other}"));
         }
-        checked.extend(caller.map(|caller| CallerConfig { caller, basic }));
+        checked.extend(caller.map(|caller| ConfiguredCaller { caller, basic }));
     }
     checked
 }
@@ -67,7 +59,7 @@ fn caller(
     Some(Caller { id: id?, routes, may_name_subject })
 }
 
-fn basic(file: &BasicFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<BasicConfig> {
+fn basic(file: &BasicFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<BasicCredential> {
     let username = match &file.username {
         Some(name) if name.value.is_empty() || name.value.contains(|c: char| c == ':' || c.is_control()) => {
             faults.push(&name.at, "must not be empty, nor have a colon or control character (RFC 7617)");
@@ -75,42 +67,21 @@ fn basic(file: &BasicFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option
         }
         Some(name) => Some(name.value.clone()),
         None => {
-            faults.push(&file.at.join("username"), "is missing");
+            faults.missing(&file.at.join("username"), "HTTP Basic needs it");
             None
         }
     };
     let password_hash = match &file.password_hash {
         Some(source) => secrets.resolve(source, faults).and_then(|hash| {
-            let checked = check_password_hash(&hash);
+            let checked = check_password_hash(hash.expose());
             faults.note(&source.at, checked).map(|()| hash)
         }),
         None => {
-            faults.push(&file.at.join("password_hash"), format!("is missing; {MAKE_ONE}"));
+            faults.missing(&file.at.join("password_hash"), MAKE_ONE);
             None
         }
     };
-    Some(BasicConfig { username: username?, password_hash: password_hash? })
+    Some(BasicCredential { username: username?, password_hash: password_hash? })
 }
 
 const MAKE_ONE: &str = "make one with `claviger hash-secret`";
-
-/// Checks that `hash` is an argon2id hash that can be verified at a bounded cost.
-fn check_password_hash(hash: &Secret) -> Result<(), String> {
-    if !hash.expose().starts_with('$') {
-        return Err(format!("must be the argon2id hash of the password, not the password; {MAKE_ONE}"));
-    }
-    let parsed = PasswordHash::new(hash.expose())
-        .map_err(|error| format!("is not an argon2id hash in PHC form ({error}); {MAKE_ONE}"))?;
-    if parsed.algorithm != Algorithm::Argon2id.ident() {
-        return Err(format!("must be an argon2id hash, not {}; {MAKE_ONE}", parsed.algorithm));
-    }
-    if parsed.salt.is_none() || parsed.hash.is_none() {
-        return Err(format!("is cut short: it has no salt or no hash; {MAKE_ONE}"));
-    }
-    let params = Params::try_from(&parsed)
-        .map_err(|error| format!("has parameters that argon2id does not allow ({error}); {MAKE_ONE}"))?;
-    if params.m_cost() > MAX_MEMORY || params.t_cost() > MAX_PASSES {
-        return Err(format!("costs too much to verify: at most m={MAX_MEMORY} and t={MAX_PASSES}"));
-    }
-    Ok(())
-}

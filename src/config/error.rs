@@ -28,7 +28,7 @@ impl fmt::Display for Origin {
 }
 
 /// A key and all tables around it, outermost first. Empty for the file as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyPath(Vec<String>);
 
 impl KeyPath {
@@ -124,16 +124,31 @@ impl Faults {
         self.0.push(ConfigError { place: place.clone(), problem: problem.into() });
     }
 
+    /// Notes that a key is missing, unless it is there and could not be read, which was noted then.
+    pub(super) fn missing(&mut self, place: &Place, why: impl fmt::Display) {
+        let related = |error: &ConfigError| {
+            let (noted, path) = (&error.place.path.0, &place.path.0);
+            noted.starts_with(path) || path.starts_with(noted)
+        };
+        if !self.0.iter().any(related) {
+            self.push(place, format!("is missing; {why}"));
+        }
+    }
+
     /// Notes a fault if `result` is one, and gives the value otherwise.
     pub(super) fn note<T, E: fmt::Display>(&mut self, place: &Place, result: Result<T, E>) -> Option<T> {
         result.map_err(|problem| self.push(place, problem.to_string())).ok()
     }
 
     /// `value`, if nothing was wrong with the configuration and so it exists.
-    pub(super) fn or<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
+    /// The faults come in the order of their keys.
+    pub(super) fn or<T>(mut self, value: Option<T>) -> Result<T, ConfigErrors> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
-            _ => Err(ConfigErrors(self.0)),
+            _ => {
+                self.0.sort_by(|one, other| one.place.path.cmp(&other.place.path));
+                Err(ConfigErrors(self.0))
+            }
         }
     }
 }

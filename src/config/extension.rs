@@ -50,9 +50,10 @@ impl<'a> Extension<'a> {
     /// Notes what the extensions refused, and the keys that none of them took. `keys` are the
     /// table's own.
     pub(super) fn finish(self, keys: &[&str], faults: &mut Faults) {
-        // While an extension is not known, neither are its keys.
-        let left: Vec<&str> = if self.complete { self.settings.leftovers().collect() } else { Vec::new() };
         let known = || keys.iter().copied().chain(self.settings.asked());
+        // While an extension is not known, neither are its keys: only misspelt ones are told then.
+        let unknown = |key: &&str| self.complete || nearest(key, known()).is_some();
+        let left: Vec<&str> = self.settings.leftovers().filter(unknown).collect();
         for key in &left {
             let place = self.raw.get(*key).map_or_else(|| self.at.join(key), |raw| raw.at.clone());
             unknown_key(&place, key, known(), faults);

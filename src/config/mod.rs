@@ -31,13 +31,14 @@ use claviger_actors::profile::Profile;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::store::StoreOpener;
+use claviger_actors::store::keyring::Keyring;
 use url::Url;
 
-use crate::caller_auth::Caller;
+use crate::caller_auth::ConfiguredCaller;
 use environment::Environment;
 use error::{ConfigErrors, Faults};
-use file::GatewayFile;
-use reader::{Node, Read};
+use file::{GatewayFile, ListenersFile};
+use reader::{Node, Read, Table};
 use secret_source::Secrets;
 use source::Source;
 
@@ -54,11 +55,11 @@ pub struct GatewayConfig {
     /// `[store]`
     pub store: StoreConfig,
     /// `[store.encryption]`
-    pub keyring: KeyringConfig,
+    pub keyring: Keyring,
     /// `[profiles]`, in order of their names.
     pub profiles: Vec<Profile>,
     /// `[callers]`, in order of their names.
-    pub callers: Vec<CallerConfig>,
+    pub callers: Vec<ConfiguredCaller>,
     /// `[routes]`
     pub routing: RoutingTable,
 }
@@ -99,43 +100,31 @@ impl fmt::Debug for StoreConfig {
     }
 }
 
-/// `[store.encryption]`
-#[derive(Clone, Debug)]
-pub struct KeyringConfig {
-    /// The key that seals; one of `keys`.
-    pub active: String,
-    /// 32 bytes each, in base64.
-    pub keys: BTreeMap<String, Secret>,
-}
-
-/// `[callers.NAME]`
-#[derive(Clone, Debug)]
-pub struct CallerConfig {
-    /// Who it is and what it may do.
-    pub caller: Caller,
-    /// Its HTTP Basic credential.
-    pub basic: Option<BasicConfig>,
-}
-
-/// `basic` of a caller.
-#[derive(Clone, Debug)]
-pub struct BasicConfig {
-    /// The user name; no two callers have the same.
-    pub username: String,
-    /// argon2id, in PHC form.
-    pub password_hash: Secret,
-}
-
 /// Loads and checks the configuration at `path` with `environment` laid over it. An error holds
 /// every fault found.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<GatewayConfig, ConfigErrors> {
     let source = Source::load(path, environment)?;
-    let directory = path.parent().unwrap_or_else(|| Path::new(""));
     let mut faults = Faults::default();
     let file = GatewayFile::read(&Node::root(&source), &mut faults);
-    let secrets = Secrets { environment, directory };
+    let secrets = Secrets { environment, directory: directory(path) };
     let config = file.and_then(|file| check(&file, &secrets, &mut faults));
     faults.or(config)
+}
+
+/// Loads and checks only the listeners, for a client of the admin API: it needs no other secret.
+pub fn load_listeners(path: &Path, environment: &dyn Environment) -> Result<Listeners, ConfigErrors> {
+    let source = Source::load(path, environment)?;
+    let mut faults = Faults::default();
+    let table = Table::open(&Node::root(&source), GatewayFile::KEYS, &mut faults);
+    let file: Option<ListenersFile> = table.and_then(|table| table.take("listeners", &mut faults));
+    let secrets = Secrets { environment, directory: directory(path) };
+    let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, &mut faults);
+    faults.or(listeners)
+}
+
+/// What the paths of secret files are relative to.
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
 }
 
 fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<GatewayConfig> {

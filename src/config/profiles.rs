@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use claviger_actors::client_auth::{CLIENT_AUTH_METHODS, ClientAuthRow};
+use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow};
 use claviger_actors::connection::OriginSet;
-use claviger_actors::grants::{GRANTS, GrantRow};
+use claviger_actors::grants::{self, GRANTS, GrantRow};
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
@@ -121,7 +121,7 @@ impl Profiles<'_> {
 
     fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<ProviderDetails> {
         let Some(name) = &file.provider else {
-            faults.push(&file.at.join("provider"), "is missing; it names a provider");
+            faults.missing(&file.at.join("provider"), "it names a provider");
             return None;
         };
         if !self.providers.names().any(|known| known == name.value) {
@@ -137,11 +137,9 @@ impl Profiles<'_> {
 
 /// Checks a provider, whether or not a profile uses it.
 pub(super) fn provider(name: &str, file: &ProviderFile, faults: &mut Faults) -> Option<ProviderDetails> {
-    let issuer = match &file.issuer {
-        // RFC 8414 section 2: no query; it is compared byte for byte, so the text itself is kept.
-        Some(text) => Some(urls::secure_base(text, faults).map(|_| text.value.clone())),
-        None => None,
-    };
+    // RFC 8414 section 2: no query. It is compared byte for byte, so the text itself is kept.
+    let issuer =
+        file.issuer.as_ref().map(|text| Some((urls::secure_base(text, faults)?, text.value.clone())));
     let mut endpoint = |text: &Option<Located<String>>| match text {
         Some(text) => urls::secure(text, faults).map(Some),
         None => Some(None),
@@ -161,7 +159,7 @@ pub(super) fn provider(name: &str, file: &ProviderFile, faults: &mut Faults) -> 
         jwks_uri: jwks_uri?,
     };
     let issuer = match issuer {
-        Some(issuer) => Some(issuer?),
+        Some(issuer) => Some(issuer?.1),
         None => None,
     };
     Some(ProviderDetails { name: name.to_owned(), issuer, endpoints })
@@ -208,10 +206,7 @@ fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
         }
         Some(id) => Some(id.value.clone()),
         None => {
-            faults.push(
-                &file.at.join("client_id"),
-                "is missing; the provider gave it when the client was registered",
-            );
+            faults.missing(&file.at.join("client_id"), "the provider gave it when the client was registered");
             None
         }
     }
@@ -221,10 +216,10 @@ fn grant(file: &ProfileFile, faults: &mut Faults) -> Option<&'static GrantRow> {
     let names = || GRANTS.iter().map(|row| row.name);
     let Some(name) = &file.grant else {
         let known: Vec<&str> = names().collect();
-        faults.push(&file.at.join("grant"), format!("is missing; known: {}", known.join(", ")));
+        faults.missing(&file.at.join("grant"), format!("known: {}", known.join(", ")));
         return None;
     };
-    let row = GRANTS.iter().find(|row| row.name == name.value);
+    let row = grants::find(&name.value);
     if row.is_none() {
         let hint = suggestion(&name.value, names());
         faults.push(&name.at, format!("there is no grant `{}`{hint}", name.value));
@@ -234,7 +229,7 @@ fn grant(file: &ProfileFile, faults: &mut Faults) -> Option<&'static GrantRow> {
 
 fn client_auth(file: &ProfileFile, faults: &mut Faults) -> Option<&'static ClientAuthRow> {
     let name = file.client_auth.as_ref().map_or(DEFAULT_CLIENT_AUTH, |name| name.value.as_str());
-    let row = CLIENT_AUTH_METHODS.iter().find(|row| row.name == name);
+    let row = client_auth::find(name);
     if let (None, Some(given)) = (row, &file.client_auth) {
         let hint = suggestion(name, CLIENT_AUTH_METHODS.iter().map(|row| row.name));
         faults.push(&given.at, format!("there is no client authentication `{name}`{hint}"));

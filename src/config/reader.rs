@@ -46,6 +46,10 @@ impl<'a> Node<'a> {
 
     /// Notes that the value should have been `wanted`. Tells its kind, never the value.
     pub(super) fn mismatch(&self, wanted: &str, faults: &mut Faults) {
+        if self.variable().is_some() {
+            faults.push(&self.at, format!("must be {wanted}"));
+            return;
+        }
         let found = match self.value {
             Value::String(..) | Value::Char(..) => "a string",
             Value::Bool(..) => "a boolean",

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
+use claviger_actors::proxy::path;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
 use http::Method;
+use url::Url;
 
 use super::error::{Faults, suggestion};
 use super::file::{ProfileFile, RouteFile};
@@ -27,7 +29,7 @@ pub(super) fn routes(
     let mut paths: BTreeMap<String, &str> = BTreeMap::new();
     let mut checked = Vec::new();
     for (name, file) in files {
-        let path = path(file, faults);
+        let path = route_path(file, faults);
         if let Some(path) = &path
             && let Some(other) = paths.insert(path.clone(), name)
         {
@@ -47,9 +49,12 @@ fn route(
 ) -> Option<Route> {
     let id = faults.note(&file.at, RouteId::new(name));
     let upstream = match &file.upstream {
-        Some(text) => urls::secure_base(text, faults),
+        Some(text) => urls::secure_base(text, faults).filter(|url| {
+            let checked = check_path_of(url);
+            faults.note(&text.at, checked).is_some()
+        }),
         None => {
-            faults.push(&file.at.join("upstream"), "is missing; it is the base URL of the API");
+            faults.missing(&file.at.join("upstream"), "it is the base URL of the API");
             None
         }
     };
@@ -86,7 +91,7 @@ fn profile(
     faults: &mut Faults,
 ) -> Option<ProfileId> {
     let Some(name) = &file.profile else {
-        faults.push(&file.at.join("profile"), "is missing; it names the profile whose token is used");
+        faults.missing(&file.at.join("profile"), "it names the profile whose token is used");
         return None;
     };
     if !profiles.contains_key(&name.value) {
@@ -127,9 +132,9 @@ fn methods(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<Metho
 }
 
 /// The path without a trailing slash; the root is empty.
-fn path(file: &RouteFile, faults: &mut Faults) -> Option<String> {
+fn route_path(file: &RouteFile, faults: &mut Faults) -> Option<String> {
     let Some(text) = &file.path else {
-        faults.push(&file.at.join("path"), "is missing; it is the path prefix here, such as \"/calendar\"");
+        faults.missing(&file.at.join("path"), "it is the path prefix here, such as \"/calendar\"");
         return None;
     };
     if text.value == "/" {
@@ -137,6 +142,12 @@ fn path(file: &RouteFile, faults: &mut Faults) -> Option<String> {
     }
     let checked = check_path(&text.value).map_err(str::to_owned);
     faults.note(&text.at, checked).map(|()| text.value.clone())
+}
+
+/// Every call's path is checked by the proxy's own policy; what it would refuse has no place here.
+fn check_path_of(upstream: &Url) -> Result<(), String> {
+    path::check_path(upstream.path().as_bytes())
+        .map_err(|error| format!("has a path that is refused: {error}"))
 }
 
 fn check_path(path: &str) -> Result<(), &'static str> {

@@ -107,8 +107,8 @@ impl Secrets<'_> {
         let drawn = match source {
             SecretSource::Value(secret) if secret.expose().is_empty() => Err("is empty".to_owned()),
             SecretSource::Value(secret) => Ok(secret.clone()),
-            SecretSource::Variable(name) => self.from_variable(name),
-            SecretSource::File(path) => self.from_file(path),
+            SecretSource::Variable(name) => self.read_variable(name),
+            SecretSource::File(path) => self.read_file(path),
         };
         faults.note(at, drawn)
     }
@@ -121,7 +121,7 @@ impl Secrets<'_> {
         }
     }
 
-    fn from_variable(&self, name: &str) -> Result<Secret, String> {
+    fn read_variable(&self, name: &str) -> Result<Secret, String> {
         match self.environment.get(name) {
             None => Err(format!("environment variable {name} is not set")),
             Some(text) if text.is_empty() => Err(format!("environment variable {name} is empty")),
@@ -129,7 +129,7 @@ impl Secrets<'_> {
         }
     }
 
-    fn from_file(&self, path: &Path) -> Result<Secret, String> {
+    fn read_file(&self, path: &Path) -> Result<Secret, String> {
         use std::io::Read as _;
         let path = self.directory.join(path);
         let mut text = Zeroizing::new(String::new());

@@ -19,10 +19,7 @@ const MAX_WORKERS: u64 = 256;
 pub(super) fn server(file: Option<&ServerFile>, whole: &Place, faults: &mut Faults) -> Option<ServerConfig> {
     let place = || whole.join("server").join("public_url");
     let Some(text) = file.and_then(|file| file.public_url.as_ref()) else {
-        faults.push(
-            &place(),
-            "is missing; it is the base of the redirect URI, such as \"http://127.0.0.1:8081\"",
-        );
+        faults.missing(&place(), "it is the base of the redirect URI, such as \"http://127.0.0.1:8081\"");
         return None;
     };
     let public_url = urls::secure_base(text, faults);
@@ -68,13 +65,10 @@ pub(super) fn listeners(
     let address = |wanted: &str| bound.iter().find(|(name, _)| *name == wanted).map(|(_, address)| *address);
 
     let token = admin_file.and_then(|file| file.token.as_ref());
-    let admin_token = match token {
-        Some(source) => Some(admin_token(source, secrets, faults)),
-        None => None,
-    };
+    let admin_token = token.map(|source| admin_token(source, secrets, faults));
     if token.is_none() && address("admin").is_some_and(|address| !address.ip().is_loopback()) {
         let place = whole.join("listeners").join("admin").join("token");
-        faults.push(&place, "is missing; it is required unless the listener is bound to loopback");
+        faults.missing(&place, "it is required unless the listener is bound to loopback");
     }
     Some(Listeners {
         proxy: address("proxy")?,

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use claviger_actors::protocol::secret::Secret;
-use claviger_actors::store::BACKENDS;
-use zeroize::Zeroizing;
+use claviger_actors::store::keyring::{Keyring, SealingKey};
+use claviger_actors::store::{self, BACKENDS};
 
+use super::StoreConfig;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
-use super::file::{EncryptionFile, StoreFile};
-use super::secret_source::Secrets;
-use super::{KeyringConfig, StoreConfig};
+use super::file::StoreFile;
+use super::reader::Located;
+use super::secret_source::{SecretSource, Secrets};
 
 const DEFAULT_BACKEND: &str = "sled";
-const KEY_BYTES: usize = 32;
 const MAKE_ONE: &str = "make one with `claviger keys generate`";
 
 /// Checks `[store]` without its encryption.
@@ -26,11 +23,11 @@ pub(super) fn store(
     faults: &mut Faults,
 ) -> Option<StoreConfig> {
     let Some(file) = file else {
-        faults.push(&whole.join("store"), "is missing; it says where token sets are kept");
+        faults.missing(&whole.join("store"), "it says where token sets are kept");
         return None;
     };
     let name = file.backend.as_ref().map_or(DEFAULT_BACKEND, |name| name.value.as_str());
-    let row = BACKENDS.iter().find(|row| row.name == name);
+    let row = store::find(name);
     if let (None, Some(given)) = (row, &file.backend) {
         let hint = suggestion(name, BACKENDS.iter().map(|row| row.name));
         faults.push(&given.at, format!("there is no store backend `{name}`{hint}"));
@@ -47,44 +44,40 @@ pub(super) fn keyring(
     whole: &Place,
     secrets: &Secrets<'_>,
     faults: &mut Faults,
-) -> Option<KeyringConfig> {
+) -> Option<Keyring> {
     let Some(file) = file.and_then(|file| file.encryption.as_ref()) else {
         let place = whole.join("store").join("encryption");
-        faults.push(&place, format!("is missing; token sets are always stored encrypted; {MAKE_ONE}"));
+        faults.missing(&place, format!("token sets are always stored encrypted; {MAKE_ONE}"));
         return None;
     };
-    let keys = keys(file, secrets, faults);
-    let active = file.active.as_ref();
-    let named = file.keys.as_ref();
-    match active {
-        None => faults.push(&file.at.join("active"), "is missing; it names the key that seals"),
-        Some(active) if named.is_some_and(|keys| !keys.contains_key(&active.value)) => {
-            let hint = suggestion(&active.value, named.into_iter().flatten().map(|(name, _)| name.as_str()));
-            faults.push(&active.at, format!("there is no key `{}`{hint}", active.value));
-        }
-        Some(_) => {}
+    let Some(sources) = file.keys.as_ref().filter(|keys| !keys.is_empty()) else {
+        faults.missing(&file.at.join("keys"), format!("at least one key is needed; {MAKE_ONE}"));
+        return None;
+    };
+    let keys = keys(sources, secrets, faults);
+    let Some(active) = &file.active else {
+        faults.missing(&file.at.join("active"), "it names the key that seals");
+        return None;
+    };
+    if !sources.contains_key(&active.value) {
+        let hint = suggestion(&active.value, sources.keys().map(String::as_str));
+        faults.push(&active.at, format!("there is no key `{}`{hint}", active.value));
+        return None;
     }
-    Some(KeyringConfig { active: active?.value.clone(), keys })
+    faults.note(&file.at.join("keys"), Keyring::new(&active.value, keys?))
 }
 
-fn keys(file: &EncryptionFile, secrets: &Secrets<'_>, faults: &mut Faults) -> BTreeMap<String, Secret> {
+/// All keys, or none if one is at fault.
+fn keys(
+    sources: &BTreeMap<String, Located<SecretSource>>,
+    secrets: &Secrets<'_>,
+    faults: &mut Faults,
+) -> Option<BTreeMap<String, SealingKey>> {
     let mut keys = BTreeMap::new();
-    let Some(sources) = file.keys.as_ref().filter(|keys| !keys.is_empty()) else {
-        faults.push(&file.at.join("keys"), format!("is missing; at least one key is needed; {MAKE_ONE}"));
-        return keys;
-    };
     for (name, source) in sources {
-        let Some(key) = secrets.resolve(source, faults) else { continue };
-        match STANDARD.decode(key.expose()).map(Zeroizing::new) {
-            Ok(bytes) if bytes.len() == KEY_BYTES => {
-                keys.insert(name.clone(), key);
-            }
-            Ok(bytes) => {
-                let length = bytes.len();
-                faults.push(&source.at, format!("must be {KEY_BYTES} bytes, not {length}; {MAKE_ONE}"));
-            }
-            Err(_) => faults.push(&source.at, format!("is not base64 with padding; {MAKE_ONE}")),
-        }
+        let key = secrets.resolve(source, faults);
+        let key = key.and_then(|text| faults.note(&source.at, SealingKey::from_base64(&text)));
+        keys.extend(key.map(|key| (name.clone(), key)));
     }
-    keys
+    (keys.len() == sources.len()).then_some(keys)
 }

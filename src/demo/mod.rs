@@ -7,7 +7,7 @@
 pub mod calendar;
 pub mod guide;
 pub mod ports;
-pub mod run;
+mod run;
 pub mod sandbox;
 mod settings;
 
@@ -26,6 +26,7 @@ use crate::config::error::ConfigErrors;
 use crate::config::{self, GatewayConfig};
 use calendar::Calendars;
 use ports::Ports;
+pub use run::{RunError, run};
 use sandbox::keys::SigningKey;
 use sandbox::state::Sandbox;
 use settings::Settings;

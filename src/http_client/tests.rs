@@ -10,7 +10,10 @@ use http::header::{AUTHORIZATION, LOCATION};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use rustls::RootCertStore;
+
 use super::*;
+use crate::client_tls;
 
 /// A server that reads one request whole and then does as told; keeps what it read.
 struct Server {
@@ -89,7 +92,7 @@ fn to(server: &Server) -> OutgoingRequest {
 }
 
 async fn send(request: OutgoingRequest) -> Result<IncomingResponse, TransportError> {
-    let transport = HttpTransport::trusting(RootCertStore::empty()).unwrap();
+    let transport = HttpTransport::new(client_tls::trusting(RootCertStore::empty()).unwrap());
     let sent = transport.send(request).await;
     if let Err(error) = &sent {
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
@@ -309,4 +312,80 @@ async fn many_at_once_keep_their_answers_apart() {
         assert_eq!(answer.body, format!("/{i}"));
     });
     futures_util::future::join_all(sent).await;
+}
+
+const CA: &[u8] = include_bytes!("../../tests/fixtures/tls/ca.der");
+const CERTIFICATE: &[u8] = include_bytes!("../../tests/fixtures/tls/localhost.der");
+const CERTIFICATE_KEY: &[u8] = include_bytes!("../../tests/fixtures/tls/localhost.key.der");
+
+/// A TLS server for `localhost` that answers one request; says whether it saw any.
+fn tls_server() -> (SocketAddr, std::thread::JoinHandle<bool>) {
+    use std::io::{Read as _, Write as _};
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(CERTIFICATE_KEY.into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![CERTIFICATE.into()], key)
+        .unwrap();
+    // It would rather speak HTTP/2, which the client does not offer.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, socket);
+        let mut buffer = [0u8; 4096];
+        let seen = stream.read(&mut buffer).is_ok_and(|count| count > 0);
+        if seen {
+            assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecure").unwrap();
+        }
+        seen
+    });
+    (address, seen)
+}
+
+fn test_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CA.into()).unwrap();
+    roots
+}
+
+#[actix_web::test]
+async fn a_trusted_server_is_spoken_to_over_tls() {
+    let (address, seen) = tls_server();
+    let transport = HttpTransport::new(client_tls::trusting(test_roots()).unwrap());
+    let url = format!("https://localhost:{}/token", address.port());
+    let answer = transport.send(get(url)).await.unwrap();
+    assert_eq!(&answer.body[..], b"secure");
+    assert!(seen.join().unwrap());
+}
+
+#[actix_web::test]
+async fn an_untrusted_server_or_another_name_gets_no_request() {
+    let by_name = |address: SocketAddr| format!("https://localhost:{}/", address.port());
+    let by_address = |address: SocketAddr| format!("https://{address}/");
+    let cases: [(RootCertStore, &dyn Fn(SocketAddr) -> String); 2] =
+        [(RootCertStore::empty(), &by_name), (test_roots(), &by_address)];
+    for (roots, url) in cases {
+        let (address, seen) = tls_server();
+        let transport = HttpTransport::new(client_tls::trusting(roots).unwrap());
+        let error = transport.send(get(url(address))).await.err().unwrap();
+        assert!(
+            matches!(&error, TransportError::Tls { cause, .. } if cause.contains("certificate")),
+            "{error:?}"
+        );
+        assert!(error.never_sent());
+        assert!(!seen.join().unwrap());
+    }
+}
+
+#[actix_web::test]
+async fn the_systems_own_roots_or_none_at_all_are_a_good_start() {
+    let transport = HttpTransport::new(client_tls::trusting_the_system().unwrap());
+    let server = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    assert_eq!(&transport.send(to(&server)).await.unwrap().body[..], b"ok");
 }

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod browser_cookie;
 pub mod pages;
 pub mod problem;
+pub mod proxy;
 pub mod public;
 pub mod request_id;
 pub mod return_to;

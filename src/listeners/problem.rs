@@ -7,9 +7,13 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use claviger_actors::flow::error::FlowError;
 use claviger_actors::provider::error::TokenError;
+use claviger_actors::proxy::body::BodyFault;
+use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::store::StoreError;
 use claviger_actors::supervision::AskError;
 use serde::Serialize;
+
+use crate::caller_auth::CallerAuthError;
 
 /// A problem that the gateway itself answers with.
 #[derive(Debug, Serialize)]
@@ -116,6 +120,53 @@ impl Problem {
         }
     }
 
+    /// Why an upstream gave no answer that can be passed on.
+    pub fn from_upstream_error(error: &UpstreamError, request_id: impl Into<String>) -> Self {
+        use ProblemCode as Code;
+        let detail = error.to_string();
+        match error {
+            UpstreamError::RequestBody(BodyFault::TooLarge { .. }) => {
+                Self::new(Code::BodyTooLarge, detail, request_id)
+            }
+            UpstreamError::RequestBody(BodyFault::Stalled { .. }) => {
+                Self::new(Code::BadRequest, detail, request_id).status(StatusCode::REQUEST_TIMEOUT)
+            }
+            UpstreamError::RequestBody(_) | UpstreamError::RequestHead(_) => {
+                Self::new(Code::BadRequest, detail, request_id)
+            }
+            UpstreamError::TokenEnded => Self::new(Code::TokenUnavailable, detail, request_id).retry_after(1),
+            timeout if timeout.is_timeout() => Self::new(Code::UpstreamTimeout, detail, request_id),
+            _ => Self::new(Code::UpstreamUnreachable, detail, request_id),
+        }
+    }
+
+    /// Why a caller is not let in, with the challenge of the method it might use.
+    pub fn from_caller_auth_error(
+        error: CallerAuthError,
+        challenge: &'static str,
+        request_id: impl Into<String>,
+    ) -> Self {
+        use ProblemCode as Code;
+        let detail = error.to_string();
+        match error {
+            CallerAuthError::Ambiguous => Self::new(Code::BadRequest, detail, request_id),
+            CallerAuthError::Overloaded => Self::new(Code::Overloaded, detail, request_id).retry_after(1),
+            CallerAuthError::Absent | CallerAuthError::Refused => {
+                Self::new(Code::CallerUnauthenticated, detail, request_id).challenge(challenge)
+            }
+        }
+    }
+
+    /// An actor of the gateway did not answer.
+    pub fn from_ask_error(error: AskError, detail: String, request_id: impl Into<String>) -> Self {
+        match error {
+            AskError::Full => Self::new(ProblemCode::Overloaded, detail, request_id).retry_after(1),
+            _ => Self::new(ProblemCode::TokenUnavailable, detail, request_id)
+                .status(StatusCode::SERVICE_UNAVAILABLE)
+                .retry_after(1),
+        }
+    }
+
     /// Why no flow was started or ended well, as an answer to a program. Browsers get pages.
     pub fn from_flow_error(error: &FlowError, request_id: impl Into<String>) -> Self {
         use ProblemCode as Code;
@@ -143,15 +194,6 @@ impl Problem {
         match error {
             StoreError::Unavailable(_) | StoreError::Conflict { .. } => problem.retry_after(1),
             _ => problem,
-        }
-    }
-
-    fn from_ask_error(error: AskError, detail: String, request_id: impl Into<String>) -> Self {
-        match error {
-            AskError::Full => Self::new(ProblemCode::Overloaded, detail, request_id).retry_after(1),
-            _ => Self::new(ProblemCode::TokenUnavailable, detail, request_id)
-                .status(StatusCode::SERVICE_UNAVAILABLE)
-                .retry_after(1),
         }
     }
 

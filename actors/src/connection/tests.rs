@@ -32,8 +32,15 @@ fn failure(class: FailureClass) -> Failure {
 
 #[test]
 fn only_a_dead_grant_lets_go_of_the_tokens() {
-    for class in [FailureClass::ClientMisconfigured, FailureClass::ProviderUnavailable, FailureClass::Internal] {
-        let state = ConnectionState::obtained(tokens(3600)).failed(&failure(class), NOW, &RetryPolicy::default(), 0.5);
+    for class in
+        [FailureClass::ClientMisconfigured, FailureClass::ProviderUnavailable, FailureClass::Internal]
+    {
+        let state = ConnectionState::obtained(tokens(3600)).failed(
+            &failure(class),
+            NOW,
+            &RetryPolicy::default(),
+            0.5,
+        );
         assert!(state.tokens().is_some(), "{class:?}");
     }
     let dead = Failure { reason: Reason::GrantRevoked, ..failure(FailureClass::GrantDead) };
@@ -61,9 +68,13 @@ fn trouble_keeps_its_beginning_and_backs_off() {
 
 #[test]
 fn retry_after_is_honoured_up_to_an_hour() {
-    let after = |secs| Failure { retry_after: Some(Duration::from_secs(secs)), ..failure(FailureClass::ProviderUnavailable) };
+    let after = |secs| Failure {
+        retry_after: Some(Duration::from_secs(secs)),
+        ..failure(FailureClass::ProviderUnavailable)
+    };
     for (asked, granted) in [(120, 120), (1_000_000, 3600)] {
-        let state = ConnectionState::obtained(tokens(60)).failed(&after(asked), NOW, &RetryPolicy::default(), 0.0);
+        let state =
+            ConnectionState::obtained(tokens(60)).failed(&after(asked), NOW, &RetryPolicy::default(), 0.0);
         assert_eq!(state.trouble().unwrap().next_attempt, NOW.after(Duration::from_secs(granted)));
     }
 }
@@ -89,7 +100,10 @@ fn a_lapsed_connection_without_refresh_token_says_that_the_person_must_act() {
     let lapsed = connection(ConnectionState::obtained(tokens(60)), false);
     assert_eq!(lapsed.view(NOW, false).state, "active");
     let view = lapsed.view(NOW.after(Duration::from_secs(61)), false);
-    assert_eq!((view.state, view.reason, view.who_must_act), ("needs_consent", Reason::NoRefreshToken, Actor::Person));
+    assert_eq!(
+        (view.state, view.reason, view.who_must_act),
+        ("needs_consent", Reason::NoRefreshToken, Actor::Person)
+    );
 }
 
 #[test]

@@ -64,7 +64,8 @@ impl AuthorizationProvider for ProfilePort {
         let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
         Box::pin(async move {
             // Asked once: a code is single-use.
-            let answer = actor.ask(RedeemAuthorizationCode { subject, redemption, nonce }, ASK_DEADLINE).await;
+            let answer =
+                actor.ask(RedeemAuthorizationCode { subject, redemption, nonce }, ASK_DEADLINE).await;
             answer.map_err(|error| ask_error(&profile, error))?.map(drop)
         })
     }
@@ -114,7 +115,10 @@ impl FlowStore for StorePort {
         self.idempotent(SaveConnectSession(link))
     }
 
-    fn take_link(&self, token: StateHash) -> LocalBoxFuture<'static, Result<Option<ConnectSession>, StoreError>> {
+    fn take_link(
+        &self,
+        token: StateHash,
+    ) -> LocalBoxFuture<'static, Result<Option<ConnectSession>, StoreError>> {
         self.once(TakeConnectSession(token))
     }
 

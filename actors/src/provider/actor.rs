@@ -15,7 +15,7 @@ use super::messages::{
     AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
     RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
 };
-use crate::connection::Connection;
+use crate::connection::{Connection, Failure};
 use crate::protocol::identifiers::Subject;
 use crate::supervision::{ActorKind, ExitGuard, Observation, Observe, Supervised};
 
@@ -103,7 +103,7 @@ impl Handler<GetAuthorizationTarget> for ProviderActor {
             let subject = Subject::shared();
             let target = async {
                 let metadata = context.discovery.metadata().await?;
-                Ok(AuthorizationTarget {
+                Ok::<_, Failure>(AuthorizationTarget {
                     endpoint: metadata.authorization_endpoint()?.clone(),
                     issuer: metadata.issuer.clone(),
                     iss_announced: metadata.iss_announced,
@@ -193,7 +193,11 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
                 let waiter = flight.waiter();
                 actix::spawn(exchange::run(context.clone(), subject.clone(), want.clone(), flight));
                 // A flight of our own has done what can be done.
-                return waiter.outcome(aborted).await;
+                let connection = waiter.outcome(aborted).await?;
+                return match want.is_met(&connection, context.now()) {
+                    true => Ok(connection),
+                    false => Err(context.stillborn_error()),
+                };
             }
             Entry::Running(waiter) => {
                 context.count(&context.counters.joins);

@@ -14,7 +14,8 @@ pub struct Breaker(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
-    open_until: Option<Timestamp>,
+    /// From when to when it is open. A clock that was set back ends it.
+    open: Option<(Timestamp, Timestamp)>,
 }
 
 impl Breaker {
@@ -22,10 +23,10 @@ impl Breaker {
     /// is up is the probe; others wait for what becomes of it.
     pub fn admit(&self, now: Timestamp, probe_time: Duration) -> Result<(), Duration> {
         let mut state = self.0.lock();
-        match state.open_until {
-            Some(until) if now < until => Err(until.since(now)),
+        match state.open {
+            Some((from, until)) if from <= now && now < until => Err(until.since(now)),
             Some(_) => {
-                state.open_until = Some(now.after(probe_time));
+                state.open = Some((now, now.after(probe_time)));
                 Ok(())
             }
             None => Ok(()),
@@ -43,14 +44,15 @@ impl Breaker {
         state.failures = state.failures.saturating_add(1);
         if state.failures >= retry.breaker_threshold {
             let beyond = state.failures.saturating_sub(retry.breaker_threshold).saturating_add(2);
-            let delay = retry.backoff(beyond, jitter).max(retry_after.unwrap_or_default()).min(retry.longest_wait);
-            state.open_until = Some(now.after(delay));
+            let delay =
+                retry.backoff(beyond, jitter).max(retry_after.unwrap_or_default()).min(retry.longest_wait);
+            state.open = Some((now, now.after(delay)));
         }
     }
 
     /// Until when it is open, if it is.
     pub fn open_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.0.lock().open_until.filter(|until| now < *until)
+        self.0.lock().open.filter(|(from, until)| *from <= now && now < *until).map(|(_, until)| until)
     }
 }
 

@@ -89,7 +89,9 @@ async fn replace(context: &ProviderContext, subject: &Subject, tokens: TokenSet,
             created_at: stored.map_or_else(|| context.now(), |stored| stored.record.created_at),
             ..context.new_record()
         };
-        if let Ok(connection) = save::keep(context, subject, record, expected, tokens.clone(), false, &flight).await {
+        if let Ok(connection) =
+            save::keep(context, subject, record, expected, tokens.clone(), false, &flight).await
+        {
             flight.land(Ok(connection.clone()));
             return Ok(connection);
         }

@@ -1,6 +1,7 @@
 //! What a `ProviderActor` and its exchanges share, and what outlives a crash of the actor.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use super::flights::FlightTable;
 use super::records::Records;
 use crate::clock::{Clock, Entropy, Timestamp, unit_interval};
 use crate::connection::{
-    Connection, ConnectionRecord, ConnectionState, ConnectionView, Failure, FailureClass, Held, Reason, Trouble,
+    Connection, ConnectionRecord, ConnectionState, ConnectionView, Failure, FailureClass, Held, Reason,
+    Trouble,
 };
 use crate::discovery::Discovery;
 use crate::jwk_set::JwkSetCache;
@@ -29,7 +31,6 @@ use crate::token_store::messages::StoredConnection;
 use crate::transport::Transport;
 
 /// Everything one profile's exchanges work with.
-#[derive(Debug)]
 pub struct ProviderContext {
     /// The profile.
     pub profile: Arc<Profile>,
@@ -79,7 +80,7 @@ pub struct Counters {
 }
 
 /// What all profiles have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProviderDeps {
     /// Names this process in journals.
     pub owner: Arc<str>,
@@ -97,6 +98,14 @@ pub struct ProviderDeps {
     pub connections: Connections,
     /// Token sets that are not durable yet.
     pub unsaved: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for ProviderContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderContext")
+            .field("profile", &self.profile.registration.profile)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ProviderContext {
@@ -147,7 +156,7 @@ impl ProviderContext {
         TokenError::StoreUnavailable { id: self.id(subject), detail: error.to_string() }
     }
 
-    pub(super) fn note_error(&self, error: &dyn std::fmt::Display) {
+    pub(super) fn note_error(&self, error: &dyn fmt::Display) {
         *self.last_error.lock() = Some(format!("{}: {error}", self.now()));
     }
 
@@ -162,12 +171,15 @@ impl ProviderContext {
 
     /// The published form of a stored record. Trouble lives in memory only: it is carried over as
     /// long as the record is the one it was met with.
-    pub(super) fn present(&self, stored: &StoredConnection) -> Connection {
+    pub(crate) fn present(&self, stored: &StoredConnection) -> Connection {
         let before = self.connections.get(&stored.id);
-        let kept = before.as_deref().filter(|c| c.revision == stored.revision || self.is_own_mark(&stored.record));
+        let kept =
+            before.as_deref().filter(|c| c.revision == stored.revision || self.is_own_mark(&stored.record));
         let trouble = kept.and_then(|connection| connection.state.trouble().cloned());
         let state = match &stored.record.held {
-            Held::NeedsConsent { reason, since } => ConnectionState::NeedsConsent { reason: *reason, since: *since },
+            Held::NeedsConsent { reason, since } => {
+                ConnectionState::NeedsConsent { reason: *reason, since: *since }
+            }
             Held::Tokens(tokens) => match trouble {
                 Some(trouble) => with_trouble(Some((**tokens).clone()), trouble),
                 None => ConnectionState::obtained((**tokens).clone()),
@@ -178,6 +190,7 @@ impl ProviderContext {
                     detail: "the first token request has not been answered".to_owned(),
                     since: stored.record.created_at,
                     attempts: 0,
+                    noted_at: stored.record.created_at,
                     next_attempt: stored.record.created_at,
                 };
                 with_trouble(None, trouble.unwrap_or_else(never))
@@ -256,7 +269,12 @@ impl ProviderContext {
     }
 
     /// The error that callers get for `failure`.
-    pub(super) fn failure_error(&self, subject: &Subject, failure: &Failure, hold: Option<Duration>) -> TokenError {
+    pub(super) fn failure_error(
+        &self,
+        subject: &Subject,
+        failure: &Failure,
+        hold: Option<Duration>,
+    ) -> TokenError {
         let profile = self.profile.registration.profile.clone();
         let (reason, detail) = (failure.reason, failure.detail.clone());
         match failure.class {
@@ -278,11 +296,26 @@ impl ProviderContext {
         }
     }
 
+    /// The error that callers get when a token had ended before it could be used.
+    pub(super) fn stillborn_error(&self) -> TokenError {
+        TokenError::ProviderUnavailable {
+            profile: self.profile.registration.profile.clone(),
+            reason: Reason::MalformedAnswer,
+            detail: "the token it gave had already ended; compare the clocks and `expires_in`".to_owned(),
+            retry_after: None,
+        }
+    }
+
     /// The error that callers get while `trouble` holds us back.
-    pub(super) fn trouble_error(&self, state: &ConnectionState, trouble: &Trouble, now: Timestamp) -> TokenError {
+    pub(super) fn trouble_error(
+        &self,
+        state: &ConnectionState,
+        trouble: &Trouble,
+        now: Timestamp,
+    ) -> TokenError {
         let profile = self.profile.registration.profile.clone();
         let (reason, detail) = (trouble.reason, trouble.detail.clone());
-        let retry_after = Some(trouble.next_attempt.since(now));
+        let retry_after = trouble.holds_for(now);
         match state {
             ConnectionState::Misconfigured { .. } => {
                 TokenError::ClientMisconfigured { profile, reason, detail, retry_after }

@@ -63,9 +63,13 @@ impl Want {
                         .state
                         .tokens()
                         .is_some_and(|tokens| now.since(tokens.obtained_at) < REJECTION_PAUSE);
-                freshness != Freshness::Ended && connection.origins.allows(origin) && (!refused || just_replaced)
+                freshness != Freshness::Ended
+                    && connection.origins.allows(origin)
+                    && (!refused || just_replaced)
             }
-            Self::Ahead => freshness == Freshness::Fresh || (freshness != Freshness::Ended && !connection.renewable),
+            Self::Ahead => {
+                freshness == Freshness::Fresh || (freshness != Freshness::Ended && !connection.renewable)
+            }
             Self::Other(before) => freshness != Freshness::Ended && connection.fingerprint() != *before,
         }
     }
@@ -106,8 +110,10 @@ pub(super) fn settled_error(
         return required(Reason::NoRefreshToken);
     }
     let trouble = connection.state.trouble()?;
-    let held_back = trouble.next_attempt > now.after(context.profile.registration.retry.patience);
-    (held_back && !matches!(want, Want::Other(_))).then(|| context.trouble_error(&connection.state, trouble, now))
+    let held_back =
+        trouble.holds_for(now).is_some_and(|wait| wait > context.profile.registration.retry.patience);
+    (held_back && !matches!(want, Want::Other(_)))
+        .then(|| context.trouble_error(&connection.state, trouble, now))
 }
 
 /// Runs a flight and lands it.
@@ -142,7 +148,8 @@ async fn attempt(
     flight: &Flight,
 ) -> Result<Arc<Connection>, Setback> {
     let id = context.id(subject);
-    let stored = context.records.load(&id).await.map_err(|e| Setback::Final(context.store_error(subject, &e)))?;
+    let stored =
+        context.records.load(&id).await.map_err(|e| Setback::Final(context.store_error(subject, &e)))?;
     let now = context.now();
     let needs_person = context.profile.grant.needs_person();
 
@@ -217,10 +224,9 @@ async fn hold_back(
     now: Timestamp,
 ) -> Result<(), Setback> {
     let Some(trouble) = connection.state.trouble() else { return Ok(()) };
-    if matches!(want, Want::Other(_)) || trouble.next_attempt <= now {
+    let Some(wait) = trouble.holds_for(now).filter(|_| !matches!(want, Want::Other(_))) else {
         return Ok(());
-    }
-    let wait = trouble.next_attempt.since(now);
+    };
     if wait > context.profile.registration.retry.patience || matches!(want, Want::Ahead) {
         return Err(Setback::Final(context.trouble_error(&connection.state, trouble, now)));
     }
@@ -254,7 +260,12 @@ async fn check_consent(
 
 /// A token of unknown expiry that cannot be refreshed was refused by an upstream: it is taken to
 /// have ended, so that the next call asks for consent instead of meeting the same refusal.
-async fn learn_end(context: &ProviderContext, connection: &Connection, record: &ConnectionRecord, now: Timestamp) {
+async fn learn_end(
+    context: &ProviderContext,
+    connection: &Connection,
+    record: &ConnectionRecord,
+    now: Timestamp,
+) {
     let Held::Tokens(tokens) = &record.held else { return };
     if tokens.expiry.is_stated() {
         return;
@@ -308,7 +319,8 @@ async fn exchange(
     });
     let id = context.id(subject);
     let expected = revision.map_or(Expected::Absent, Expected::Revision);
-    let revision = context.records.save(&id, &record, expected).await.map_err(|e| not_saved(context, subject, &e))?;
+    let revision =
+        context.records.save(&id, &record, expected).await.map_err(|e| not_saved(context, subject, &e))?;
 
     let mut answer = match &refresh_token {
         Some(token) => grant_request::refresh(context, token).await,
@@ -342,14 +354,17 @@ async fn exchange(
         record.learned_lifetime = u64::try_from(age.as_millis()).ok();
     }
     let id_token = granted.response.id_token.clone();
-    let tokens = granted.into_token_set(&context.profile.registration, held.as_ref(), record.learned_lifetime);
+    let tokens =
+        granted.into_token_set(&context.profile.registration, held.as_ref(), record.learned_lifetime);
     let identity = tokens.identity.clone();
     let expected = Expected::Revision(revision);
     let connection = save::keep(context, subject, record, expected, tokens, rejected.is_some(), flight)
         .await
         .map_err(|save::Raced| Setback::Raced)?;
     match id_token {
-        Some(token) => save::check_continuity(context, connection, &token, identity).await.map_err(Setback::Final),
+        Some(token) => {
+            save::check_continuity(context, connection, &token, identity).await.map_err(Setback::Final)
+        }
         None => Ok(connection),
     }
 }
@@ -401,14 +416,19 @@ async fn failed(
         }
     }
     let connection = context.publish(context.connection(id, written, &record, state));
-    let hold = connection.state.trouble().map(|trouble| trouble.next_attempt.since(now)).unwrap_or_default();
+    let hold = connection.state.trouble().and_then(|trouble| trouble.holds_for(now)).unwrap_or_default();
     let throttled = failure.retry_after.is_some() || context.breaker.open_until(now).is_some();
     let error = context.failure_error(subject, &failure, throttled.then_some(hold));
-    let passing = matches!(failure.reason, Reason::ProviderError | Reason::ProviderUnreachable | Reason::ProviderThrottled);
+    let passing = matches!(
+        failure.reason,
+        Reason::ProviderError | Reason::ProviderUnreachable | Reason::ProviderThrottled
+    );
     let usable_yet = want.rejected().is_none() && connection.freshness(now) != Freshness::Ended;
     match failure.class {
         // An upstream's refusal or an operator's wish is no reason to insist while the token lives.
-        FailureClass::ProviderUnavailable if passing && !usable_yet => Setback::Passing { error, delay: hold },
+        FailureClass::ProviderUnavailable if passing && !usable_yet => {
+            Setback::Passing { error, delay: hold }
+        }
         _ => Setback::Final(error),
     }
 }

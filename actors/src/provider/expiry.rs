@@ -27,7 +27,8 @@ pub(super) fn expiry_of(
     if let Some(stated) = expires_in {
         return Expiry::Stated { at: obtained_at.after(stated.min(LONGEST)) };
     }
-    let presumed = |lifetime: Duration, basis| Expiry::Presumed { at: obtained_at.after(lifetime.min(LONGEST)), basis };
+    let presumed =
+        |lifetime: Duration, basis| Expiry::Presumed { at: obtained_at.after(lifetime.min(LONGEST)), basis };
     if let Some(default) = profile_default {
         return presumed(default, ExpiryBasis::ProfileDefault);
     }
@@ -75,7 +76,8 @@ mod tests {
         let minute = Some(Duration::from_secs(60));
         let stated = expiry_of(&opaque, minute, Some(GUESS), None, NOW);
         assert_eq!(stated, Expiry::Stated { at: Timestamp::from_secs(1_000_060) });
-        let with = |token: &AccessToken, default, learned| match expiry_of(token, None, default, learned, NOW) {
+        let with = |token: &AccessToken, default, learned| match expiry_of(token, None, default, learned, NOW)
+        {
             Expiry::Presumed { at, basis } => (at.since(NOW).as_secs(), basis),
             Expiry::Stated { .. } => unreachable!(),
         };

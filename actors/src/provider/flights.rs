@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use super::error::TokenError;
 use crate::connection::Connection;
@@ -18,7 +18,15 @@ pub(super) type Outcome = Result<Arc<Connection>, TokenError>;
 
 /// The flights of one profile, by subject.
 #[derive(Clone, Debug, Default)]
-pub struct FlightTable(Arc<Mutex<BTreeMap<Subject, watch::Receiver<Option<Outcome>>>>>);
+pub struct FlightTable(Arc<Mutex<BTreeMap<Subject, Slot>>>);
+
+/// One flight's waiters, woken in the order in which they came.
+#[derive(Debug, Default)]
+struct Slot {
+    announced: Option<Outcome>,
+    for_outcome: Vec<oneshot::Sender<Outcome>>,
+    for_end: Vec<oneshot::Sender<()>>,
+}
 
 /// What [`FlightTable::enter`] found.
 pub(super) enum Entry {
@@ -33,24 +41,25 @@ pub(super) enum Entry {
 pub(super) struct Flight {
     table: FlightTable,
     subject: Subject,
-    outcome: watch::Sender<Option<Outcome>>,
     aborted: TokenError,
 }
 
-/// Waits for a running flight.
-pub(super) struct Waiter(watch::Receiver<Option<Outcome>>);
+/// Waits for a flight.
+pub(super) struct Waiter {
+    outcome: oneshot::Receiver<Outcome>,
+    end: oneshot::Receiver<()>,
+}
 
 impl FlightTable {
     /// Starts a flight for `subject`, or finds the one that is running. `aborted` is what waiters
     /// get if the flight is dropped.
     pub(super) fn enter(&self, subject: &Subject, aborted: TokenError) -> Entry {
         let mut table = self.0.lock();
-        if let Some(running) = table.get(subject) {
-            return Entry::Running(Waiter(running.clone()));
+        if let Some(slot) = table.get_mut(subject) {
+            return Entry::Running(slot.waiter());
         }
-        let (outcome, receiver) = watch::channel(None);
-        table.insert(subject.clone(), receiver);
-        Entry::Started(Flight { table: self.clone(), subject: subject.clone(), outcome, aborted })
+        table.insert(subject.clone(), Slot::default());
+        Entry::Started(Flight { table: self.clone(), subject: subject.clone(), aborted })
     }
 
     /// How many flights are running.
@@ -69,56 +78,73 @@ impl FlightTable {
     }
 }
 
+impl Slot {
+    fn waiter(&mut self) -> Waiter {
+        let (for_outcome, outcome) = oneshot::channel();
+        let (for_end, end) = oneshot::channel();
+        match &self.announced {
+            // The receiver is at hand, so this cannot fail.
+            Some(announced) => drop(for_outcome.send(announced.clone())),
+            None => self.for_outcome.push(for_outcome),
+        }
+        self.for_end.push(for_end);
+        Waiter { outcome, end }
+    }
+
+    /// Whoever does not wait any more is passed over.
+    fn wake(&mut self, outcome: &Outcome) {
+        for waiter in self.for_outcome.drain(..) {
+            let _ = waiter.send(outcome.clone());
+        }
+    }
+}
+
 impl Flight {
     /// Waits for this flight.
     pub(super) fn waiter(&self) -> Waiter {
-        Waiter(self.outcome.subscribe())
+        self.table.0.lock().entry(self.subject.clone()).or_default().waiter()
     }
 
     /// Wakes the waiters, and keeps the connection taken: for a token set that is not durable yet.
     pub(super) fn announce(&self, outcome: Outcome) {
-        self.outcome.send_replace(Some(outcome));
+        if let Some(slot) = self.table.0.lock().get_mut(&self.subject) {
+            slot.wake(&outcome);
+            slot.announced = Some(outcome);
+        }
     }
 
     /// Ends the flight and wakes the waiters, unless they were woken before.
-    pub(super) fn land(self, outcome: Outcome) {
-        self.outcome.send_if_modified(|seen| {
-            let first = seen.is_none();
-            if first {
-                *seen = Some(outcome);
-            }
-            first
-        });
+    pub(super) fn land(mut self, outcome: Outcome) {
+        self.end(&outcome);
+    }
+
+    fn end(&mut self, outcome: &Outcome) {
+        let ended = self.table.0.lock().remove(&self.subject);
+        let Some(mut slot) = ended else { return };
+        slot.wake(outcome);
+        for waiter in slot.for_end {
+            let _ = waiter.send(());
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.table.0.lock().remove(&self.subject);
-        let aborted = self.aborted.clone();
-        self.outcome.send_if_modified(|seen| {
-            let unlanded = seen.is_none();
-            if unlanded {
-                *seen = Some(Err(aborted));
-            }
-            unlanded
-        });
+        let aborted = Err(self.aborted.clone());
+        self.end(&aborted);
     }
 }
 
 impl Waiter {
     /// The outcome, once there is one.
-    pub(super) async fn outcome(mut self, aborted: TokenError) -> Outcome {
-        match self.0.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Err(aborted)),
-            Err(_) => Err(aborted),
-        }
+    pub(super) async fn outcome(self, aborted: TokenError) -> Outcome {
+        self.outcome.await.unwrap_or(Err(aborted))
     }
 
     /// Waits until the connection is free again.
-    pub(super) async fn ended(mut self) {
-        // The sender is dropped with the flight.
-        while self.0.changed().await.is_ok() {}
+    pub(super) async fn ended(self) {
+        // An error means that nobody is left who could say so: it is free.
+        let _ = self.end.await;
     }
 }
 

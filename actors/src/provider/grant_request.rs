@@ -46,7 +46,9 @@ impl Granted {
             expiry,
             token_type: response.token_type,
             obtained_at: self.requested_at,
-            refresh_token: response.refresh_token.or_else(|| before.and_then(|old| old.refresh_token.clone())),
+            refresh_token: response
+                .refresh_token
+                .or_else(|| before.and_then(|old| old.refresh_token.clone())),
             scope: response.scope.or_else(|| before.and_then(|old| old.scope.clone())),
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
@@ -86,7 +88,10 @@ pub(super) async fn redeem(
     send(context, context.profile.grant.token_request(&grant_context)).await
 }
 
-async fn send(context: &ProviderContext, request: Result<TokenRequest, GrantError>) -> Result<Granted, Failure> {
+async fn send(
+    context: &ProviderContext,
+    request: Result<TokenRequest, GrantError>,
+) -> Result<Granted, Failure> {
     let answer = attempt(context, request).await;
     if let Err(failure) = &answer {
         context.counters.failures.fetch_add(1, Ordering::Relaxed);
@@ -109,9 +114,14 @@ async fn send(context: &ProviderContext, request: Result<TokenRequest, GrantErro
     answer
 }
 
-async fn attempt(context: &ProviderContext, request: Result<TokenRequest, GrantError>) -> Result<Granted, Failure> {
+async fn attempt(
+    context: &ProviderContext,
+    request: Result<TokenRequest, GrantError>,
+) -> Result<Granted, Failure> {
     let request = request.map_err(|error| match error {
-        GrantError::ConsentNeeded => failure(FailureClass::GrantDead, Reason::NeverConnected, error.to_string()),
+        GrantError::ConsentNeeded => {
+            failure(FailureClass::GrantDead, Reason::NeverConnected, error.to_string())
+        }
         other => failure(FailureClass::Internal, Reason::InternalError, other.to_string()),
     })?;
     let metadata = context.discovery.metadata().await?;
@@ -133,7 +143,8 @@ pub(super) async fn identity(
     let registration = &context.profile.registration;
     let metadata = context.discovery.metadata().await?;
     let Some(issuer) = metadata.issuer.as_deref() else {
-        let detail = "the provider's issuer is unknown, so its ID token cannot be checked; configure `issuer`";
+        let detail =
+            "the provider's issuer is unknown, so its ID token cannot be checked; configure `issuer`";
         return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail.to_owned()));
     };
     let pinned = registration.id_token_signing_alg.as_ref().map(std::slice::from_ref);

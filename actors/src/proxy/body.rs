@@ -113,11 +113,19 @@ impl BodySource {
         RequestBody { source: self.0.clone(), attempt, sent_chunks: 0, done: false }
     }
 
-    /// Ends the current attempt, so that its connection is closed and not used again.
-    pub(super) fn give_up(&self) {
+    /// Which attempt is the current one.
+    pub(super) fn current_attempt(&self) -> u32 {
+        self.0.as_ref().map_or(0, |source| source.borrow().attempt)
+    }
+
+    /// Ends an attempt, so that its connection is closed and not used again. An attempt that was
+    /// followed by another has ended already.
+    pub(super) fn give_up(&self, attempt: u32) {
         if let Some(source) = &self.0 {
             let mut source = source.borrow_mut();
-            source.attempt = source.attempt.wrapping_add(1);
+            if source.attempt == attempt {
+                source.attempt = attempt.wrapping_add(1);
+            }
         }
     }
 

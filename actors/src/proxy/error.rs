@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::body::BodyFault;
+use super::headers::HeaderError;
 use super::route::UpstreamOrigin;
 
 /// Why an upstream gave no whole answer. Origins are from the configuration; nothing of a request or
@@ -66,6 +67,12 @@ pub enum UpstreamError {
     /// The request's own body failed: the caller's fault.
     #[error(transparent)]
     RequestBody(#[from] BodyFault),
+    /// The request's headers cannot be forwarded: the caller's fault.
+    #[error(transparent)]
+    RequestHead(#[from] HeaderError),
+    /// The token ended between being looked up and being sent; the next call gets a new one.
+    #[error("the access token ended before the request was sent; try again")]
+    TokenEnded,
     /// The connection failed after the whole body had been read.
     #[error("the upstream connection failed after the answer")]
     AfterEnd,

@@ -67,19 +67,19 @@ pub struct Additions<'a> {
     pub length: RequestLength,
 }
 
-/// Turns a caller's headers, names in lower case, into the upstream's. Values are copied into
-/// `buffer` once and share it.
+/// Turns a caller's headers, names in lower case, into the upstream's. `incoming` gives them, and is
+/// asked twice. Values are copied into `buffer` once and share it.
 pub fn request_headers<'a, I>(
-    incoming: I,
+    incoming: impl Fn() -> I,
     added: &Additions<'_>,
     buffer: &mut BytesMut,
 ) -> Result<HeaderMap, HeaderError>
 where
-    I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    I: Iterator<Item = (&'a [u8], &'a [u8])>,
 {
     let mut options = ConnectionOptions::default();
     let (mut count, mut size) = (0, 0);
-    for (name, value) in incoming.clone() {
+    for (name, value) in incoming() {
         count += 1;
         size += value.len();
         if name == b"connection" {
@@ -90,7 +90,7 @@ where
     buffer.reserve(size + added.host.len() + added.upstream_host.len() + added.request_id.len() + 64);
     let mut headers = HeaderMap::with_capacity(count + 8);
     headers.append(header::HOST, put(buffer, added.upstream_host.as_bytes())?);
-    for (name, value) in incoming {
+    for (name, value) in incoming() {
         if !may_pass(name) || options.name(name) {
             continue;
         }

@@ -4,6 +4,7 @@
 //! `body` (a request's body), `upstream` with `connect` and `response` (the connection pool), `actor`
 //! (what lives per worker, and the slow path).
 
+pub mod actor;
 pub mod body;
 pub mod connect;
 pub mod error;

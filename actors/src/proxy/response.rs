@@ -26,6 +26,7 @@ pub(super) struct Lease {
     origin: Arc<UpstreamOrigin>,
     sender: Option<SendRequest<RequestBody>>,
     body: BodySource,
+    attempt: u32,
 }
 
 impl Lease {
@@ -35,7 +36,8 @@ impl Lease {
         sender: SendRequest<RequestBody>,
         body: BodySource,
     ) -> Self {
-        Self { pool, origin, sender: Some(sender), body }
+        let attempt = body.current_attempt();
+        Self { pool, origin, sender: Some(sender), body, attempt }
     }
 
     fn give_back(mut self) {
@@ -50,7 +52,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.sender.is_some() {
-            self.body.give_up();
+            self.body.give_up(self.attempt);
         }
     }
 }

@@ -23,6 +23,7 @@ use super::body::{BodySource, RequestBody};
 use super::connect::connect;
 use super::error::UpstreamError;
 use super::framing;
+use super::headers::HeaderError;
 use super::response::{Lease, UpstreamResponse};
 use super::route::UpstreamOrigin;
 
@@ -85,7 +86,7 @@ pub struct Exchange<'a> {
     /// Time to the head of the answer, counted from the last progress of the request's body.
     pub timeout: Duration,
     /// Makes the request; called again for each attempt.
-    pub make: &'a dyn Fn(RequestBody) -> Request<RequestBody>,
+    pub make: &'a dyn Fn(RequestBody) -> Result<Request<RequestBody>, HeaderError>,
 }
 
 enum Attempt {
@@ -105,7 +106,7 @@ impl UpstreamPool {
 
     /// Sends a request and waits for the head of the answer.
     pub async fn send(self: &Rc<Self>, exchange: &Exchange<'_>) -> Result<UpstreamResponse, UpstreamError> {
-        let mut request = (exchange.make)(exchange.body.attempt());
+        let mut request = (exchange.make)(exchange.body.attempt())?;
         // A connection from the pool may have ended while it lay idle. Once each of those is used
         // up, a new one is opened, on which a failure is final.
         while let Some(sender) = self.take_idle(exchange.origin) {
@@ -113,7 +114,7 @@ impl UpstreamPool {
                 (Attempt::Answered(response), sender) => return self.answered(response, sender, exchange),
                 (Attempt::NotSent(unsent), _) => request = unsent,
                 (Attempt::Lost(_), _) if exchange.idempotent && exchange.body.is_replayable() => {
-                    request = (exchange.make)(exchange.body.attempt());
+                    request = (exchange.make)(exchange.body.attempt())?;
                     break;
                 }
                 (Attempt::Lost(error) | Attempt::Failed(error), _) => return Err(error),
@@ -167,7 +168,7 @@ impl UpstreamPool {
             },
         };
         if !matches!(outcome, Attempt::Answered(_)) {
-            exchange.body.give_up();
+            exchange.body.give_up(exchange.body.current_attempt());
         }
         (outcome, sender)
     }

@@ -12,6 +12,7 @@ pub mod sealed;
 #[cfg(test)]
 mod sealed_tests;
 pub mod sled;
+mod sled_database;
 mod sled_files;
 #[cfg(test)]
 mod sled_tests;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,18 +71,24 @@ impl StoreDirectory {
     pub(super) fn await_unlocked(&self) {
         let polls = CLOSE_PATIENCE.as_millis() / CLOSE_POLL.as_millis().max(1);
         for _ in 0..polls {
-            match File::open(self.data_file()).map(|file| file.try_lock()) {
-                Ok(Err(fs::TryLockError::WouldBlock)) => std::thread::sleep(CLOSE_POLL),
-                _ => return,
+            if !self.is_locked() {
+                return;
             }
+            std::thread::sleep(CLOSE_POLL);
         }
+    }
+
+    /// Whether a database is open here, in this process or another.
+    pub(super) fn is_locked(&self) -> bool {
+        let tried = File::open(self.data_file()).map(|file| file.try_lock());
+        matches!(tried, Ok(Err(fs::TryLockError::WouldBlock)))
     }
 
     fn mark(&self) -> PathBuf {
         self.path.join("claviger-store")
     }
 
-    /// The number of the mark; `None` if the store is new.
+    /// The number of the mark; `None` if there is none.
     pub(super) fn read_mark(&self) -> io::Result<Option<u64>> {
         let text = match fs::read_to_string(self.mark()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -91,18 +97,34 @@ impl StoreDirectory {
         let number = text.strip_prefix(MARK_TITLE).and_then(|rest| rest.trim().parse().ok());
         number
             .map(Some)
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the file claviger-store is damaged"))
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the file claviger-store is unreadable"))
     }
 
-    /// Writes the mark, whole or not at all.
-    pub(super) fn write_mark(&self, number: u64) -> io::Result<()> {
-        let draft = self.mark().with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_ONLY_FILE).open(&draft)?;
-        writeln!(file, "{MARK_TITLE}\n{number}")?;
-        file.sync_all()?;
-        fs::rename(&draft, self.mark())?;
-        File::open(&self.path)?.sync_all()
+    /// Opens the mark to be written at each commit; makes one, on the disk, if there is none.
+    pub(super) fn open_mark(&self) -> io::Result<Mark> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(OWNER_ONLY_FILE);
+        if self.read_mark()?.is_none() {
+            let draft = self.mark().with_extension("new");
+            let mark = Mark(options.open(&draft)?);
+            mark.write(0)?;
+            mark.0.sync_all()?;
+            fs::rename(&draft, self.mark())?;
+            File::open(&self.path)?.sync_all()?;
+        }
+        options.open(self.mark()).map(Mark)
+    }
+}
+
+/// Says beside the database how far it had come. It is not flushed each time: a mark that is behind
+/// is no harm, it only notices less.
+#[derive(Debug)]
+pub(super) struct Mark(File);
+
+impl Mark {
+    /// Overwrites the number in place, always as long as before.
+    pub(super) fn write(&self, number: u64) -> io::Result<()> {
+        self.0.write_all_at(format!("{MARK_TITLE}\n{number:020}\n").as_bytes(), 0)
     }
 }
 

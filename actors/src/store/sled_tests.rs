@@ -1,11 +1,15 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
 use super::sled::SledStore;
+use super::sled_files::StoreDirectory;
 use super::*;
 
 fn put(key: &str, value: impl Into<Vec<u8>>, expected: Expected) -> Write {
@@ -188,4 +192,146 @@ async fn a_failed_flush_is_no_answer_and_the_store_recovers() {
     let second = commit_one(&store, put("a", "3", Expected::Revision(found.revision))).await;
     assert!(second > first);
     assert_eq!(read(&store, "a").await.unwrap().value, b"3");
+}
+
+async fn filled() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path()).unwrap();
+    for number in 0..40 {
+        commit_one(&store, put(&format!("k{number}"), vec![7; 3_000], Expected::Absent)).await;
+    }
+    directory
+}
+
+async fn intact(store: &SledStore) -> usize {
+    let found = store.scan(Table::Connection, Vec::new(), None, 100).await.unwrap();
+    found.iter().filter(|(_, record)| record.value == [7; 3_000]).count()
+}
+
+/// Changes one byte that is in use.
+fn damage(directory: &Path, which: usize) {
+    let path = directory.join("db");
+    let mut bytes = fs::read(&path).unwrap();
+    let used: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    bytes[used[which % used.len()]] ^= 0x41;
+    fs::write(path, bytes).unwrap();
+}
+
+#[actix::test]
+async fn no_damaged_byte_loses_a_record_in_silence() {
+    let mut refused = 0;
+    for round in 0..20 {
+        let directory = filled().await;
+        damage(directory.path(), round * 7_919 * 31);
+        match SledStore::open(directory.path()) {
+            Ok(store) => assert_eq!(intact(&store).await, 40, "round {round}"),
+            Err(error) => {
+                assert!(error.to_string().contains("damaged"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "nothing was damaged at all");
+}
+
+#[actix::test]
+async fn a_data_file_from_before_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path()).unwrap();
+    let first = commit_one(&store, put("a", "old refresh token", Expected::Absent)).await;
+    let before = fs::read(directory.path().join("db")).unwrap();
+    commit_one(&store, put("a", "new refresh token", Expected::Revision(first))).await;
+    drop(store);
+    for entry in fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_str().unwrap().starts_with("snap") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    fs::write(directory.path().join("db"), before).unwrap();
+    assert!(refusal(directory.path()).contains("older than it was"));
+}
+
+#[actix::test]
+async fn a_lost_record_is_noticed_and_an_operator_may_go_on_without_it() {
+    let directory = filled().await;
+    let raw = ::sled::Config::new().path(directory.path()).open().unwrap();
+    assert!(raw.open_tree("claviger").unwrap().remove(b"ck7").unwrap().is_some());
+    drop(raw);
+    StoreDirectory::prepare(directory.path()).unwrap().await_unlocked();
+    assert!(refusal(directory.path()).contains("of 40 records it should have, 39 are there"));
+    fs::remove_file(directory.path().join("claviger-store")).unwrap();
+    let store = SledStore::open(directory.path()).unwrap();
+    assert_eq!(intact(&store).await, 39);
+    let revision = commit_one(&store, put("k7", "v", Expected::Absent)).await;
+    assert!(revision.0 > 1_000_000, "{revision:?} cannot have been given and lost");
+    drop(store);
+    let store = SledStore::open(directory.path()).unwrap();
+    assert_eq!(read(&store, "k7").await.unwrap().revision, revision);
+}
+
+const CHILD_STORE: &str = "CLAVIGER_TEST_CHILD_STORE";
+const KEYS: u32 = 7;
+
+/// The process that the next test kills: writes on and on, and says what was answered.
+#[actix::test]
+async fn child_that_writes_until_it_is_killed() {
+    let Ok(path) = std::env::var(CHILD_STORE) else { return };
+    let store = SledStore::open(Path::new(&path)).unwrap();
+    for number in 1..50_000u32 {
+        let name = format!("k{}", number % KEYS);
+        let value = number.to_be_bytes().repeat(1 + (number as usize % 3) * 1_500);
+        let write = match number % 5 {
+            0 => Write { value: None, ..put(&name, "", Expected::Anything) },
+            _ => put(&name, value, Expected::Anything),
+        };
+        let other = put("other", "v", Expected::Anything);
+        let (done, _) = tokio::join!(store.commit(vec![write]), store.commit(vec![other]));
+        done.unwrap();
+        eprintln!("answered {number}");
+    }
+}
+
+/// The number that key `name` holds after the child's write `last`, as far as it must.
+fn expected(last: u32, name: u32) -> Option<u32> {
+    let newest = (1..=last).rev().find(|number| number % KEYS == name)?;
+    (newest % 5 != 0).then_some(newest)
+}
+
+#[actix::test]
+async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
+    for round in 0..15u64 {
+        let directory = tempfile::tempdir().unwrap();
+        for life in 0..2 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "store::sled_tests::child_that_writes_until_it_is_killed", "--nocapture"])
+                .env(CHILD_STORE, directory.path())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+            let mut last = 0;
+            for line in lines.take(usize::try_from(3 + round * 5).unwrap()) {
+                last = line.strip_prefix("answered ").expect(&line).parse().unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_micros(round * 700));
+            child.kill().unwrap();
+            child.wait().unwrap();
+
+            let store = SledStore::open(directory.path()).unwrap_or_else(|e| panic!("life {life}: {e}"));
+            let mut found = BTreeMap::new();
+            for name in 0..KEYS {
+                let value = read(&store, &format!("k{name}")).await.map(|record| record.value);
+                found.insert(name, value.map(|v| u32::from_be_bytes(v[..4].try_into().unwrap())));
+            }
+            // It went on after what was read here: some later moment must fit as a whole.
+            let fits =
+                (last..last + 10_000).any(|at| found.iter().all(|(name, is)| *is == expected(at, *name)));
+            // The second life begins upon the first one's records.
+            assert!(
+                fits || life > 0 && last < KEYS,
+                "round {round}, life {life}: {last} answered, {found:?}"
+            );
+        }
+    }
 }

@@ -30,7 +30,9 @@ impl StoredConnection {
     pub fn view_without_profile(&self, now: Timestamp) -> ConnectionView {
         let record = &self.record;
         let (state, renewable) = match &record.held {
-            Held::Tokens(tokens) => (ConnectionState::obtained((**tokens).clone()), tokens.refresh_token.is_some()),
+            Held::Tokens(tokens) => {
+                (ConnectionState::obtained((**tokens).clone()), tokens.refresh_token.is_some())
+            }
             Held::Nothing => {
                 let reason = Reason::NeverConnected;
                 (ConnectionState::NeedsConsent { reason, since: record.created_at }, false)
@@ -41,7 +43,8 @@ impl StoredConnection {
         };
         let policy = RefreshPolicy::default();
         let (id, origins) = (self.id.clone(), record.origins.clone());
-        Connection::new(id, self.revision, origins, record.created_at, state, renewable, &policy).view(now, false)
+        Connection::new(id, self.revision, origins, record.created_at, state, renewable, &policy)
+            .view(now, false)
     }
 }
 

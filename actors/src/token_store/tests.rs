@@ -107,6 +107,7 @@ fn record(token: &str) -> ConnectionRecord {
             extra: BTreeMap::from([("instance_url".to_owned(), Value::from("https://x"))]),
         })),
         in_flight: Some(InFlight { owner: "me".into(), since: at, expires_at: at, refresh_token: None }),
+        learned_lifetime: Some(60_000),
     }
 }
 
@@ -161,6 +162,7 @@ async fn a_record_comes_back_as_it_was_saved() {
         record: ConnectionRecord {
             held: Held::NeedsConsent { reason: Reason::GrantRevoked, since: Timestamp::from_secs(5) },
             in_flight: None,
+            learned_lifetime: None,
             ..record("none")
         },
         expected: Expected::Absent,

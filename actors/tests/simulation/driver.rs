@@ -75,6 +75,7 @@ async fn play_epoch(world: &mut World, story: &Shared, epoch: u64) {
     if world.rng.below(3) == 0 {
         tokio::time::sleep(Duration::from_secs(120)).await;
     }
+    world.clock.pause();
 }
 
 fn act(world: &mut World, story: &Shared, gateway: &GatewayHandle) {
@@ -124,7 +125,13 @@ fn teller(world: &World, story: &Shared) -> impl Fn(String) + 'static {
     move |line| story.borrow_mut().lines.push(format!("{} {line}", clock.now().as_millis()))
 }
 
-fn spawn_call(world: &World, story: &Shared, gateway: &GatewayHandle, profile: &'static str, subject: &'static str) {
+fn spawn_call(
+    world: &World,
+    story: &Shared,
+    gateway: &GatewayHandle,
+    profile: &'static str,
+    subject: &'static str,
+) {
     let (gateway, tell, story) = (gateway.clone(), teller(world, story), story.clone());
     let (provider, clock) = (world.provider.clone(), world.clock.clone());
     tokio::task::spawn_local(async move {
@@ -165,10 +172,12 @@ fn spawn_refresh(world: &World, story: &Shared, gateway: &GatewayHandle, subject
 }
 
 fn spawn_delete(world: &World, story: &Shared, gateway: &GatewayHandle, subject: &'static str) {
-    let (gateway, tell) = (gateway.clone(), teller(world, story));
+    let (gateway, tell, story) = (gateway.clone(), teller(world, story), story.clone());
     story.borrow_mut().connected.remove(subject);
     tokio::task::spawn_local(async move {
         let answer = gateway.delete_connection(&connection_id("person", subject)).await;
+        // A consent given meanwhile was deleted as well.
+        story.borrow_mut().connected.remove(subject);
         tell(format!("delete {subject}: {answer:?}"));
     });
 }
@@ -211,7 +220,10 @@ fn spawn_consent(world: &mut World, story: &Shared, gateway: &GatewayHandle, sub
         };
         if let Some((forged, browser)) = refused {
             let answer = gateway.accept_authorization_response(forged, browser).await;
-            tell(format!("forged callback {wrong} for {subject}: {:?}", answer.as_ref().err().map(ToString::to_string)));
+            tell(format!(
+                "forged callback {wrong} for {subject}: {:?}",
+                answer.as_ref().err().map(ToString::to_string)
+            ));
             if answer.is_ok() {
                 fault(&story, format!("a forged callback was accepted for {subject}"));
             }
@@ -219,10 +231,8 @@ fn spawn_consent(world: &mut World, story: &Shared, gateway: &GatewayHandle, sub
         let browser = Some(redirect.browser.clone());
         let first = gateway.accept_authorization_response(genuine.clone(), browser.clone());
         let outcome = if rng.below(2) == 0 {
-            let (first, second) = futures_util::join!(
-                first,
-                gateway.accept_authorization_response(genuine.clone(), browser.clone())
-            );
+            let (first, second) =
+                tokio::join!(first, gateway.accept_authorization_response(genuine.clone(), browser.clone()));
             if first.is_ok() && second.is_ok() {
                 fault(&story, format!("one state of {subject} was used twice"));
             }
@@ -235,7 +245,8 @@ fn spawn_consent(world: &mut World, story: &Shared, gateway: &GatewayHandle, sub
             story.borrow_mut().connected.insert(subject, true);
         }
         let replay = gateway.accept_authorization_response(genuine, browser).await;
-        let harmless = matches!(&replay, Err(FlowError::Invalid { .. } | FlowError::Store(_) | FlowError::Ask(_)));
+        let harmless =
+            matches!(&replay, Err(FlowError::Invalid { .. } | FlowError::Store(_) | FlowError::Ask(_)));
         if outcome.is_ok() && !harmless {
             fault(&story, format!("a replayed callback of {subject} gave {replay:?}"));
         }

@@ -119,12 +119,22 @@ impl ProviderModel {
     /// The person revokes everything they granted.
     pub fn revoke(&self, subject: &str) {
         let mut state = self.0.lock();
-        state.grants.iter_mut().filter(|grant| grant.subject == subject).for_each(|grant| grant.revoked = true);
+        state
+            .grants
+            .iter_mut()
+            .filter(|grant| grant.subject == subject)
+            .for_each(|grant| grant.revoked = true);
     }
 
     /// Whether the person's newest grant is alive.
     pub fn has_live_grant(&self, subject: &str) -> bool {
-        self.0.lock().grants.iter().rev().find(|grant| grant.subject == subject).is_some_and(|grant| !grant.revoked)
+        self.0
+            .lock()
+            .grants
+            .iter()
+            .rev()
+            .find(|grant| grant.subject == subject)
+            .is_some_and(|grant| !grant.revoked)
     }
 }
 
@@ -204,7 +214,8 @@ impl State {
 
     fn refresh(&mut self, token: &str) -> (StatusCode, serde_json::Value) {
         let Some(index) = self.grant_of(token) else {
-            self.violations.push("a refresh token that is long gone was sent: a newer one was lost".to_owned());
+            self.violations
+                .push("a refresh token that is long gone was sent: a newer one was lost".to_owned());
             return refusal("invalid_grant");
         };
         if self.grants[index].revoked {
@@ -223,7 +234,9 @@ impl State {
     }
 
     fn grant_of(&self, token: &str) -> Option<usize> {
-        self.grants.iter().position(|grant| grant.current == token || grant.previous.as_deref() == Some(token))
+        self.grants
+            .iter()
+            .position(|grant| grant.current == token || grant.previous.as_deref() == Some(token))
     }
 
     /// Counts a request in, and writes down when it is not alone.
@@ -264,10 +277,14 @@ fn answer(status: StatusCode, body: impl Into<Bytes>, headers: HeaderMap) -> Inc
 }
 
 impl Transport for ProviderModel {
-    fn send(&self, request: OutgoingRequest) -> LocalBoxFuture<'static, Result<IncomingResponse, TransportError>> {
+    fn send(
+        &self,
+        request: OutgoingRequest,
+    ) -> LocalBoxFuture<'static, Result<IncomingResponse, TransportError>> {
         let model = self.0.clone();
         Box::pin(async move {
-            let form: BTreeMap<String, String> = url::form_urlencoded::parse(&request.body).into_owned().collect();
+            let form: BTreeMap<String, String> =
+                url::form_urlencoded::parse(&request.body).into_owned().collect();
             let authority = || AUTHORITY.to_owned();
             let (fate, delay, grant) = {
                 let mut state = model.lock();
@@ -288,7 +305,9 @@ impl Transport for ProviderModel {
             }
             model.lock().leave(&form, grant);
             match (fate, processed) {
-                (Fate::Answered, Some((status, body))) => Ok(answer(status, body.to_string(), HeaderMap::new())),
+                (Fate::Answered, Some((status, body))) => {
+                    Ok(answer(status, body.to_string(), HeaderMap::new()))
+                }
                 (Fate::Unreachable, _) => {
                     Err(TransportError::Connect { authority: authority(), cause: "refused".to_owned() })
                 }

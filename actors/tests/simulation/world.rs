@@ -48,7 +48,8 @@ impl SimClock {
         *self.origin.lock() = Some(tokio::time::Instant::now());
     }
 
-    fn pause(&self) {
+    /// Stands still between two runtimes. Called within the one that ends.
+    pub fn pause(&self) {
         let now = self.now().as_millis();
         self.epoch_millis.store(i64::try_from(now).unwrap_or(i64::MAX), Ordering::Relaxed);
         *self.origin.lock() = None;
@@ -63,7 +64,8 @@ impl SimClock {
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let passed = self.origin.lock().map_or(Duration::ZERO, |origin| origin.elapsed());
-        let millis = self.epoch_millis.load(Ordering::Relaxed) + i64::try_from(passed.as_millis()).unwrap_or(0);
+        let millis =
+            self.epoch_millis.load(Ordering::Relaxed) + i64::try_from(passed.as_millis()).unwrap_or(0);
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 }
@@ -117,7 +119,6 @@ impl World {
 
     /// The process is gone, with all that was not durable.
     pub fn crashed(&self) {
-        self.clock.pause();
         self.store_faults.crash();
         self.provider.connections_cut();
     }

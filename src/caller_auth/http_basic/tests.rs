@@ -1,0 +1,146 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+
+use actix_web::http::header::HeaderValue;
+use base64::engine::general_purpose::STANDARD;
+use claviger_actors::protocol::identifiers::CallerId;
+
+use super::super::CallerDirectory;
+use super::*;
+
+/// Cheap parameters, for the tests' sake.
+fn cheap_hash(password: &str) -> Secret {
+    let params = Params::new(64, 1, 1, None).unwrap();
+    let salt = SaltString::encode_b64(b"0123456789abcdef").unwrap();
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    Secret::new(argon2.hash_password(password.as_bytes(), &salt).unwrap().to_string())
+}
+
+fn caller(name: &str, password: &str) -> ConfiguredCaller {
+    ConfiguredCaller {
+        caller: Caller { id: CallerId::new(name).unwrap(), routes: BTreeSet::new(), may_name_subject: false },
+        basic: Some(BasicCredential { username: name.to_owned(), password_hash: cheap_hash(password) }),
+    }
+}
+
+fn headers(values: &[&str]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+fn basic(user_and_password: &str) -> HeaderMap {
+    headers(&[&format!("Basic {}", STANDARD.encode(user_and_password))])
+}
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+fn directory() -> CallerDirectory {
+    CallerDirectory::new([caller("billing", "s3cret"), caller("crm", "pa:ss wörd")])
+}
+
+async fn who(directory: &CallerDirectory, headers: &HeaderMap) -> Result<String, CallerAuthError> {
+    directory.authenticate(headers, NOW).await.map(|caller| caller.id.to_string())
+}
+
+#[actix_web::test]
+async fn right_credentials_name_their_caller() {
+    let directory = directory();
+    for _ in 0..2 {
+        assert_eq!(who(&directory, &basic("billing:s3cret")).await.as_deref(), Ok("billing"));
+        assert_eq!(who(&directory, &basic("crm:pa:ss wörd")).await.as_deref(), Ok("crm"));
+    }
+    let unpadded = headers(&["bAsIc  YmlsbGluZzpzM2NyZXQ"]);
+    assert_eq!(who(&directory, &unpadded).await.as_deref(), Ok("billing"));
+}
+
+#[actix_web::test]
+async fn everything_else_is_refused() {
+    let directory = directory();
+    for wrong in ["billing:", "billing:S3cret", "billing", "nobody:s3cret", ":s3cret", "", "billing:s3cret "]
+    {
+        assert_eq!(who(&directory, &basic(wrong)).await, Err(CallerAuthError::Refused), "{wrong}");
+        assert_eq!(who(&directory, &basic(wrong)).await, Err(CallerAuthError::Refused), "{wrong}, again");
+    }
+    for wrong in ["Basic %%%", "Basic", "Bearer abc", "Basic  ", &format!("Basic {}", "A".repeat(5000))] {
+        assert_eq!(who(&directory, &headers(&[wrong])).await, Err(CallerAuthError::Refused), "{wrong}");
+    }
+    assert_eq!(who(&directory, &HeaderMap::new()).await, Err(CallerAuthError::Absent));
+    let twice = headers(&["Basic YmlsbGluZzpzM2NyZXQ=", "Basic YmlsbGluZzpzM2NyZXQ="]);
+    assert_eq!(who(&directory, &twice).await, Err(CallerAuthError::Ambiguous));
+    assert_eq!(who(&CallerDirectory::new([]), &basic("a:b")).await, Err(CallerAuthError::Refused));
+}
+
+#[actix_web::test]
+async fn verdicts_are_kept_for_a_while_and_no_longer() {
+    let (configured, request) = (caller("billing", "s3cret"), basic("billing:s3cret"));
+    let shared = Arc::new(configured.caller.clone());
+    let method = build(&[(shared, configured)]).unwrap();
+    assert!(matches!(method.recall(&request, NOW), Recalled::Unknown));
+    method.verify(&request, NOW).await.unwrap();
+    let later = |seconds| NOW.after(Duration::from_secs(seconds));
+    assert!(matches!(method.recall(&request, later(299)), Recalled::Accepted(_)));
+    assert!(matches!(method.recall(&request, later(300)), Recalled::Unknown));
+    method.verify(&request, later(300)).await.unwrap();
+    assert!(matches!(method.recall(&request, later(599)), Recalled::Accepted(_)));
+
+    let wrong = basic("billing:wrong");
+    assert_eq!(method.verify(&wrong, NOW).await.unwrap_err(), CallerAuthError::Refused);
+    assert!(matches!(method.recall(&wrong, later(29)), Recalled::Refused));
+    assert!(matches!(method.recall(&wrong, later(30)), Recalled::Unknown));
+}
+
+#[actix_web::test]
+async fn many_at_once_with_one_credential_cost_one_verification() {
+    let directory = directory();
+    let request = basic("billing:s3cret");
+    let all = futures_util::future::join_all((0..500).map(|_| who(&directory, &request))).await;
+    assert!(all.iter().all(|answer| answer.as_deref() == Ok("billing")), "none is overloaded");
+}
+
+#[actix_web::test]
+async fn a_flood_of_new_credentials_is_shed() {
+    let directory = directory();
+    let requests: Vec<_> = (0..500).map(|n| basic(&format!("billing:{n}"))).collect();
+    let all = futures_util::future::join_all(requests.iter().map(|r| who(&directory, r))).await;
+    assert!(all.contains(&Err(CallerAuthError::Overloaded)));
+    assert!(all.contains(&Err(CallerAuthError::Refused)));
+}
+
+#[test]
+fn a_hashed_secret_passes_the_check_and_verifies() {
+    let secret = Secret::new("correct horse");
+    let hash = hash_secret(&secret).unwrap();
+    assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    assert_eq!(check_password_hash(&hash), Ok(()));
+    let parsed = PasswordHash::new(&hash).unwrap();
+    assert!(Argon2::default().verify_password(b"correct horse", &parsed).is_ok());
+    assert!(matches!(hash_secret(&Secret::new("")), Err(HashSecretError::Empty)));
+    assert_ne!(hash_secret(&secret).unwrap(), hash, "each has its own salt");
+}
+
+#[test]
+fn only_bounded_argon2id_hashes_are_accepted() {
+    let hash = cheap_hash("x").expose().to_owned();
+    assert_eq!(check_password_hash("hunter2"), Err(PasswordHashError::NotPhc));
+    assert_eq!(
+        check_password_hash(&hash.replace("argon2id", "argon2i")),
+        Err(PasswordHashError::NotArgon2id)
+    );
+    assert_eq!(check_password_hash("$argon2id$v=19$m=64,t=1,p=1"), Err(PasswordHashError::Incomplete));
+    assert_eq!(check_password_hash(&hash.replace("m=64", "m=4000000")), Err(PasswordHashError::TooCostly));
+    assert_eq!(check_password_hash(&hash.replace("t=1", "t=1000")), Err(PasswordHashError::TooCostly));
+}
+
+#[test]
+fn an_unknown_user_costs_as_much_as_a_known_one() {
+    let hashes = [cheap_hash("x").expose().to_owned(), hash_secret(&Secret::new("y")).unwrap()];
+    let nobody = hash_of_nobody(hashes.iter().map(String::as_str));
+    assert_eq!(check_password_hash(nobody.expose()), Ok(()));
+    assert!(nobody.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+    let parsed = PasswordHash::new(nobody.expose()).unwrap();
+    assert!(Argon2::default().verify_password(b"x", &parsed).is_err());
+}

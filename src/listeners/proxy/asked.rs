@@ -1,0 +1,154 @@
+//! What a request asks for, checked before anybody asks who sent it.
+
+use std::net::IpAddr;
+
+use actix_web::HttpResponse;
+use actix_web::dev::RequestHead;
+use actix_web::http::header::{
+    CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE,
+};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
+use claviger_actors::proxy::connect::is_authority;
+use claviger_actors::proxy::headers::RequestLength;
+use claviger_actors::proxy::path::{PathError, check_path, check_query};
+
+use super::request_id::RequestId;
+use crate::caller_auth::CallerAuthError;
+use crate::listeners::problem::{Problem, ProblemCode};
+
+const CLAVIGER_SUBJECT: HeaderName = HeaderName::from_static("claviger-subject");
+
+/// A request whose form is in order.
+pub(super) struct Asked<'a> {
+    head: &'a RequestHead,
+    /// The path, byte for byte.
+    pub(super) path: &'a str,
+    /// The query, byte for byte.
+    pub(super) query: Option<&'a str>,
+    /// `Host`; empty if there is none.
+    pub(super) host: &'a str,
+    /// How long the body is.
+    pub(super) length: RequestLength,
+}
+
+/// Why a request's form is not in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Path(PathError),
+    Method,
+    Host,
+    Expect,
+    Length,
+}
+
+impl Refusal {
+    pub(super) fn problem(&self, id: &RequestId) -> Problem {
+        use ProblemCode as Code;
+        match self {
+            Self::Path(error) => Problem::new(Code::BadPath, error.to_string(), id),
+            Self::Method => Problem::new(Code::MethodNotAllowed, "CONNECT and TRACE are not served", id),
+            Self::Host => Problem::new(Code::BadRequest, "Host is not a host name and port", id),
+            Self::Expect => Problem::new(Code::BadRequest, "only Expect: 100-continue can be met", id)
+                .status(StatusCode::EXPECTATION_FAILED),
+            Self::Length => Problem::new(Code::BadRequest, "Content-Length is not a number", id),
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(head: &'a RequestHead) -> Result<Self, Refusal> {
+        // Either would hand out what it must not: a tunnel, or the token.
+        let method = head.method.as_str();
+        if ["CONNECT", "TRACE", "TRACK"].iter().any(|refused| method.eq_ignore_ascii_case(refused)) {
+            return Err(Refusal::Method);
+        }
+        let (path, query) = (head.uri.path(), head.uri.query());
+        check_path(path.as_bytes()).map_err(Refusal::Path)?;
+        check_query(query.unwrap_or_default().as_bytes()).map_err(Refusal::Path)?;
+        let host = match head.headers.get(HOST) {
+            Some(value) => value.to_str().map_err(|_| Refusal::Host)?,
+            None => "",
+        };
+        if !host.is_empty() && !is_authority(host) {
+            return Err(Refusal::Host);
+        }
+        // An absolute-form target must name the host that was called (RFC 9112 section 3.2.2).
+        if head.uri.authority().is_some_and(|other| !other.as_str().eq_ignore_ascii_case(host)) {
+            return Err(Refusal::Path(PathError::SecondAuthority));
+        }
+        let met = |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+        if head.headers.get_all(EXPECT).any(|value| !met(value.as_bytes())) {
+            return Err(Refusal::Expect);
+        }
+        Ok(Self { head, path, query, host, length: length(head)? })
+    }
+
+    pub(super) fn headers(&self) -> &'a HeaderMap {
+        &self.head.headers
+    }
+
+    pub(super) fn method(&self) -> &'a Method {
+        &self.head.method
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.head.version
+    }
+
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.head.peer_addr.map(|address| address.ip())
+    }
+
+    /// All values of `Claviger-Subject`.
+    pub(super) fn subjects(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.head.headers.get_all(CLAVIGER_SUBJECT).map(|value| value.as_bytes())
+    }
+
+    /// Whether the server must not announce chunks in the answer: an HTTP/1.0 caller does not know
+    /// them, and the server library sends none after an `Upgrade`.
+    pub(super) fn takes_no_chunks(&self) -> bool {
+        self.version() < Version::HTTP_11 || reads_to_the_end(self.head)
+    }
+
+    pub(super) fn unauthenticated(
+        &self,
+        error: CallerAuthError,
+        challenge: &'static str,
+        id: &RequestId,
+    ) -> HttpResponse {
+        tracing::debug!(request_id = id.as_str(), peer = ?self.peer(), %error, "caller refused");
+        Problem::from_caller_auth_error(error, challenge, id).response()
+    }
+}
+
+fn length(head: &RequestHead) -> Result<RequestLength, Refusal> {
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        // The server library refuses any coding but `chunked`, and one beside a length.
+        return Ok(RequestLength::Chunked);
+    }
+    match head.headers.get(CONTENT_LENGTH) {
+        Some(value) => {
+            let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+            length.map(RequestLength::Exact).ok_or(Refusal::Length)
+        }
+        // Says that there is no body, where one is usual (RFC 9110 section 8.6).
+        None if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
+            Ok(RequestLength::Exact(0))
+        }
+        None => Ok(RequestLength::Absent),
+    }
+}
+
+/// Whether the server library reads everything that follows as this request's body.
+fn reads_to_the_end(head: &RequestHead) -> bool {
+    head.headers.contains_key(UPGRADE) && !head.headers.contains_key(TRANSFER_ENCODING)
+        || head.method == Method::CONNECT
+}
+
+/// Whether nothing more can be read from the caller's connection after this request: it asked for
+/// another protocol, which it does not get.
+pub(super) fn ends_connection(head: &RequestHead) -> bool {
+    head.headers.contains_key(UPGRADE)
+        || head.method == Method::CONNECT
+        || head.connection_type() == ConnectionType::Upgrade
+}

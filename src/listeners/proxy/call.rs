@@ -1,0 +1,77 @@
+//! Which route a caller's request takes, and for whom.
+
+use std::sync::Arc;
+
+use claviger_actors::protocol::identifiers::{ConnectionId, Subject};
+use claviger_actors::proxy::headers::RequestLength;
+use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
+
+use super::Desk;
+use super::asked::Asked;
+use super::gateway::ProxyGateway;
+use super::request_id::RequestId;
+use crate::caller_auth::Caller;
+use crate::listeners::problem::{Problem, ProblemCode};
+
+/// A request that may be served.
+pub(super) struct Call {
+    pub(super) route: Arc<Route>,
+    /// Whose token it uses.
+    pub(super) id: ConnectionId,
+    /// Bytes of the path that the route's prefix takes.
+    pub(super) prefix: usize,
+}
+
+/// Finds the route and checks that the caller may use it so.
+pub(super) fn admit<G: ProxyGateway>(
+    desk: &Desk<G>,
+    asked: &Asked<'_>,
+    caller: &Caller,
+    routes: &RoutingTable,
+    id: &RequestId,
+) -> Result<Call, Problem> {
+    let Some((route, prefix)) = routes.find(asked.path) else {
+        return Err(Problem::new(ProblemCode::RouteNotFound, "no route has this path", id));
+    };
+    let forbidden = |what: &str| {
+        let detail = format!("caller {} {what} route {}", caller.id, route.id);
+        Problem::new(ProblemCode::RouteForbidden, detail, id)
+    };
+    if !caller.routes.contains(&route.id) {
+        return Err(forbidden("may not use"));
+    }
+    if let Some(methods) = &route.methods
+        && !methods.iter().any(|method| method.as_str() == asked.method().as_str())
+    {
+        return Err(forbidden("may not use this method on"));
+    }
+    let subject = match route.subject {
+        SubjectSource::Caller => Subject::from(&caller.id),
+        SubjectSource::Shared => desk.shared_subject.clone(),
+        SubjectSource::Header if !caller.may_name_subject => {
+            return Err(forbidden("may not name a subject, as is needed for"));
+        }
+        SubjectSource::Header => {
+            named_subject(asked).map_err(|detail| Problem::new(ProblemCode::SubjectRequired, detail, id))?
+        }
+    };
+    if let (RequestLength::Exact(length), Some(max)) = (asked.length, route.max_body)
+        && length > max
+    {
+        let detail = format!("the request body is larger than {max} bytes");
+        return Err(Problem::new(ProblemCode::BodyTooLarge, detail, id));
+    }
+    let id = ConnectionId { profile: route.profile.clone(), subject };
+    Ok(Call { route: route.clone(), id, prefix })
+}
+
+fn named_subject(asked: &Asked<'_>) -> Result<Subject, String> {
+    let mut values = asked.subjects();
+    let value = match (values.next(), values.next()) {
+        (Some(value), None) => value,
+        (None, _) => return Err("send Claviger-Subject with the name of the person it is for".into()),
+        (Some(_), Some(_)) => return Err("Claviger-Subject was sent more than once".into()),
+    };
+    let name = std::str::from_utf8(value).map_err(|_| "Claviger-Subject is not UTF-8".to_owned())?;
+    Subject::new(name).map_err(|error| format!("Claviger-Subject {error}"))
+}

@@ -1,0 +1,107 @@
+//! What a call without a token is answered with: a problem, or the way to the provider.
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use actix_web::http::{Method, StatusCode};
+use claviger_actors::provider::error::TokenError;
+
+use super::Desk;
+use super::asked::Asked;
+use super::call::Call;
+use super::gateway::ProxyGateway;
+use super::request_id::RequestId;
+use super::token::TokenFault;
+use crate::listeners::problem::{Problem, ProblemCode};
+
+/// Answers a call for which there is no token.
+pub(super) async fn refuse<G: ProxyGateway>(
+    desk: &Desk<G>,
+    asked: &Asked<'_>,
+    call: &Call,
+    fault: TokenFault,
+    id: &RequestId,
+) -> HttpResponse {
+    let problem = match fault {
+        TokenFault::Token(error @ TokenError::AuthorizationRequired { .. }) => {
+            return ask_for_consent(desk, asked, call, &error, id)
+                .await
+                .unwrap_or_else(|problem| problem.response());
+        }
+        TokenFault::Token(error) => {
+            tracing::info!(request_id = id.as_str(), route = %call.route.id, %error, "no token for a call");
+            Problem::from_token_error(&error, id)
+        }
+        TokenFault::Ask(error) => {
+            let detail = format!("route {}: {error}", call.route.id);
+            Problem::from_ask_error(error, detail, id)
+        }
+        TokenFault::Unusable => {
+            let detail = format!("{}: the token obtained cannot be used for this route", call.id);
+            Problem::new(ProblemCode::TokenUnavailable, detail, id)
+        }
+    };
+    problem.response()
+}
+
+async fn ask_for_consent<G: ProxyGateway>(
+    desk: &Desk<G>,
+    asked: &Asked<'_>,
+    call: &Call,
+    error: &TokenError,
+    id: &RequestId,
+) -> Result<HttpResponse, Problem> {
+    let browser = is_browser(asked);
+    if browser && shares_cookies(desk, asked) {
+        let bound = desk.cookie.read(asked.headers());
+        let redirect = desk
+            .gateway
+            .begin_authorization(call.id.clone(), bound)
+            .await
+            .map_err(|error| Problem::from_flow_error(&error, id))?;
+        let cookie = desk.cookie.set(&redirect.browser, redirect.expires_in);
+        return Ok(found(redirect.url.as_str(), Some(&cookie)));
+    }
+    let link = desk
+        .gateway
+        .create_connect_link(call.id.clone())
+        .await
+        .map_err(|error| Problem::from_flow_error(&error, id))?;
+    let base = desk.public_url.as_str().trim_end_matches('/');
+    let url = format!("{base}/connect/{}", link.token.expose());
+    if browser {
+        return Ok(found(&url, None));
+    }
+    Ok(Problem::from_token_error(error, id).authorization_url(url).response())
+}
+
+fn found(location: &str, cookie: Option<&str>) -> HttpResponse {
+    let mut response = HttpResponse::build(StatusCode::FOUND);
+    response
+        .insert_header((LOCATION, location))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((REFERRER_POLICY, "no-referrer"));
+    if let Some(cookie) = cookie {
+        response.insert_header((SET_COOKIE, cookie));
+    }
+    response.finish()
+}
+
+fn is_browser(asked: &Asked<'_>) -> bool {
+    let wants_html = |value: &[u8]| {
+        value.split(|byte| *byte == b',').any(|range| {
+            let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default();
+            media_type.trim_ascii().eq_ignore_ascii_case(b"text/html")
+        })
+    };
+    *asked.method() == Method::GET
+        && asked.headers().get_all(ACCEPT).any(|value| wants_html(value.as_bytes()))
+}
+
+/// Whether a cookie set here will reach the public listener: cookies know hosts, but no ports.
+fn shares_cookies<G: ProxyGateway>(desk: &Desk<G>, asked: &Asked<'_>) -> bool {
+    let host = match asked.host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => asked.host,
+    };
+    desk.public_url.host_str().is_some_and(|public| public.eq_ignore_ascii_case(host))
+}

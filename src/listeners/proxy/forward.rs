@@ -1,0 +1,144 @@
+//! Sends an admitted call upstream.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::dev::Payload;
+use bytes::BytesMut;
+use claviger_actors::connection::Connection;
+use claviger_actors::proxy::body::{BodyFault, BodyLimits, BodySource, RequestBody};
+use claviger_actors::proxy::connect::host_header;
+use claviger_actors::proxy::error::UpstreamError;
+use claviger_actors::proxy::headers::{Additions, HeaderError, RequestLength, request_headers};
+use claviger_actors::proxy::path::{PathError, append_target};
+use claviger_actors::proxy::response::UpstreamResponse;
+use claviger_actors::proxy::upstream::Exchange;
+use futures_util::StreamExt as _;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+
+use super::answer::answer;
+use super::asked::{Asked, Refusal};
+use super::call::Call;
+use super::gateway::ProxyGateway;
+use super::request_id::RequestId;
+use super::{Desk, token};
+use crate::listeners::problem::Problem;
+
+/// Sends the call with the connection's token; after an upstream's 401 once more with a new one, if
+/// there is one and the body can be sent again.
+pub(super) async fn forward<G: ProxyGateway>(
+    desk: &Rc<Desk<G>>,
+    asked: &Asked<'_>,
+    call: &Call,
+    connection: Arc<Connection>,
+    payload: Payload,
+    id: &RequestId,
+) -> Result<HttpResponse, HttpResponse> {
+    let in_flight = desk.worker.begin();
+    let errand = Errand {
+        target: target(asked, call).map_err(|error| Refusal::Path(error).problem(id).response())?,
+        method: Method::from_bytes(asked.method().as_str().as_bytes()).unwrap_or_default(),
+        body: body(desk, asked, call, payload),
+        desk,
+        asked,
+        call,
+        id,
+    };
+    let mut response = errand.send(&connection).await.map_err(|error| errand.failed(&error))?;
+    if response.parts.status == StatusCode::UNAUTHORIZED
+        && errand.body.is_replayable()
+        && let Some(rejected) = connection.fingerprint()
+        && let Ok(renewed) = token::obtain(desk, call, Some(rejected)).await
+        && renewed.fingerprint() != Some(rejected)
+    {
+        drop(response);
+        response = errand.send(&renewed).await.map_err(|error| errand.failed(&error))?;
+    }
+    answer(desk, asked, response, in_flight).map_err(|_| {
+        let origin = call.route.origin.serialized.clone();
+        errand.failed(&UpstreamError::Malformed { origin, what: "it has a header that cannot be passed on" })
+    })
+}
+
+struct Errand<'a, G: ProxyGateway> {
+    desk: &'a Rc<Desk<G>>,
+    asked: &'a Asked<'a>,
+    call: &'a Call,
+    id: &'a RequestId,
+    target: PathAndQuery,
+    method: Method,
+    body: BodySource,
+}
+
+impl<G: ProxyGateway> Errand<'_, G> {
+    async fn send(&self, connection: &Connection) -> Result<UpstreamResponse, UpstreamError> {
+        // A token that ended this very moment is sent no more; the upstream would refuse it.
+        let Some(authorization) = connection.authorization(self.desk.gateway.now()) else {
+            return Err(UpstreamError::TokenEnded);
+        };
+        let route = &self.call.route;
+        let exchange = Exchange {
+            origin: &route.origin,
+            body: &self.body,
+            idempotent: self.method.is_idempotent(),
+            timeout: route.timeout,
+            make: &|body| self.request(authorization, body),
+        };
+        self.desk.worker.pool().send(&exchange).await
+    }
+
+    fn request(
+        &self,
+        authorization: &HeaderValue,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, HeaderError> {
+        let added = Additions {
+            upstream_host: host_header(&self.call.route.origin),
+            authorization,
+            peer: self.asked.peer(),
+            host: self.asked.host.as_bytes(),
+            https: self.desk.https,
+            request_id: self.id.as_str(),
+            length: self.asked.length,
+        };
+        let incoming =
+            || self.asked.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let headers = request_headers(incoming, &added, &mut BytesMut::new())?;
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.target.clone());
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn failed(&self, error: &UpstreamError) -> HttpResponse {
+        let callers_fault = matches!(error, UpstreamError::RequestBody(_) | UpstreamError::RequestHead(_));
+        if !callers_fault {
+            self.desk.worker.note_failure(error);
+        }
+        tracing::info!(request_id = self.id.as_str(), route = %self.call.route.id, %error, "call not forwarded");
+        Problem::from_upstream_error(error, self.id).response()
+    }
+}
+
+fn target(asked: &Asked<'_>, call: &Call) -> Result<PathAndQuery, PathError> {
+    let rest = asked.path.get(call.prefix..).unwrap_or_default();
+    let query = asked.query.map_or(0, str::len);
+    let mut target = BytesMut::with_capacity(call.route.upstream_path.len() + rest.len() + query + 2);
+    append_target(&mut target, &call.route.upstream_path, rest, asked.query)?;
+    PathAndQuery::from_maybe_shared(target.freeze()).map_err(|_| PathError::NotEncoded)
+}
+
+fn body<G: ProxyGateway>(desk: &Desk<G>, asked: &Asked<'_>, call: &Call, payload: Payload) -> BodySource {
+    let length = match asked.length {
+        RequestLength::Absent | RequestLength::Exact(0) => return BodySource::empty(),
+        RequestLength::Exact(length) => Some(length),
+        RequestLength::Chunked => None,
+    };
+    let limits =
+        BodyLimits { length, max: call.route.max_body, idle: desk.worker.settings().body_idle_timeout };
+    let incoming = payload.map(|chunk| chunk.map_err(|_| BodyFault::BrokenOff));
+    BodySource::streaming(Box::pin(incoming), limits)
+}

@@ -1,0 +1,111 @@
+//! What the proxy listener needs of the engine. A trait, so that tests can run the data plane with a
+//! scripted engine behind it; the compiler resolves it, so it costs the hot path nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_actors::clock::{Entropy, Timestamp};
+use claviger_actors::connection::Connection;
+use claviger_actors::flow::error::FlowError;
+use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
+use claviger_actors::gateway::GatewayHandle;
+use claviger_actors::protocol::identifiers::ConnectionId;
+use claviger_actors::protocol::secret::Secret;
+use claviger_actors::protocol::token::TokenFingerprint;
+use claviger_actors::provider::error::TokenError;
+use claviger_actors::proxy::actor::TokenSource;
+use claviger_actors::proxy::route::RoutingTable;
+use claviger_actors::snapshot::Connections;
+use claviger_actors::supervision::SupervisorHandle;
+use futures_util::future::LocalBoxFuture;
+
+/// The engine, as the proxy listener sees it.
+pub trait ProxyGateway: Clone + Send + Sync + 'static {
+    /// All routes, as published.
+    fn routes(&self) -> Arc<RoutingTable>;
+
+    /// The published connections.
+    fn connections(&self) -> &Connections;
+
+    /// The clock.
+    fn now(&self) -> Timestamp;
+
+    /// Randomness for request ids.
+    fn entropy(&self) -> Arc<dyn Entropy>;
+
+    /// Who supervises the workers' actors.
+    fn supervisor(&self) -> &SupervisorHandle;
+
+    /// Where the workers' actors get tokens that are not at hand.
+    fn tokens(&self) -> Arc<dyn TokenSource>;
+
+    /// Has a token that is in use refreshed before it ends; never waits.
+    fn refresh_ahead(&self, id: &ConnectionId);
+
+    /// Makes a one-time connect link.
+    fn create_connect_link(&self, id: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>>;
+
+    /// Starts a flow for the browser that asks.
+    fn begin_authorization(
+        &self,
+        id: ConnectionId,
+        browser: Option<Secret>,
+    ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>>;
+}
+
+struct Tokens(GatewayHandle);
+
+impl TokenSource for Tokens {
+    fn access_token(
+        &self,
+        id: ConnectionId,
+        origin: Arc<str>,
+        rejected: Option<TokenFingerprint>,
+        deadline: Duration,
+    ) -> LocalBoxFuture<'static, Result<Arc<Connection>, TokenError>> {
+        let gateway = self.0.clone();
+        Box::pin(async move { gateway.access_token(&id, origin, rejected, deadline).await })
+    }
+}
+
+impl ProxyGateway for GatewayHandle {
+    fn routes(&self) -> Arc<RoutingTable> {
+        self.routes()
+    }
+
+    fn connections(&self) -> &Connections {
+        self.connections()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now()
+    }
+
+    fn entropy(&self) -> Arc<dyn Entropy> {
+        self.entropy()
+    }
+
+    fn supervisor(&self) -> &SupervisorHandle {
+        self.supervisor()
+    }
+
+    fn tokens(&self) -> Arc<dyn TokenSource> {
+        Arc::new(Tokens(self.clone()))
+    }
+
+    fn refresh_ahead(&self, id: &ConnectionId) {
+        self.refresh_ahead(id);
+    }
+
+    fn create_connect_link(&self, id: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
+        Box::pin(self.create_connect_link(id, None))
+    }
+
+    fn begin_authorization(
+        &self,
+        id: ConnectionId,
+        browser: Option<Secret>,
+    ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>> {
+        Box::pin(self.begin_authorization(id, None, browser))
+    }
+}

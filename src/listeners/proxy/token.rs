@@ -1,0 +1,70 @@
+//! The token for a call: from what is published, or by way of the worker's actor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_actors::clock::Timestamp;
+use claviger_actors::connection::{Connection, Freshness};
+use claviger_actors::protocol::token::TokenFingerprint;
+use claviger_actors::provider::error::TokenError;
+use claviger_actors::proxy::actor::PrepareForward;
+use claviger_actors::supervision::AskError;
+
+use super::Desk;
+use super::call::Call;
+use super::gateway::ProxyGateway;
+
+/// A call waits no longer for a token, however patient its route is with the upstream.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The actor itself answers in time, so that its answer says what was waited for.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Why there is no token.
+pub(super) enum TokenFault {
+    Token(TokenError),
+    Ask(AskError),
+    /// A token came, but it ended meanwhile or must not be sent to this upstream.
+    Unusable,
+}
+
+/// A published connection that can be used now: no mailbox, no lock that others hold.
+pub(super) fn at_hand<G: ProxyGateway>(
+    desk: &Desk<G>,
+    call: &Call,
+    now: Timestamp,
+) -> Option<Arc<Connection>> {
+    let connection = desk.gateway.connections().get(&call.id)?;
+    if !connection.origins.allows(&call.route.origin.serialized) {
+        return None;
+    }
+    match connection.freshness(now) {
+        Freshness::Fresh => {}
+        Freshness::RefreshDue => desk.gateway.refresh_ahead(&call.id),
+        Freshness::Ended => return None,
+    }
+    Some(connection)
+}
+
+/// Obtains or awaits a connection that can be used now and has not the `rejected` token.
+pub(super) async fn obtain<G: ProxyGateway>(
+    desk: &Desk<G>,
+    call: &Call,
+    rejected: Option<TokenFingerprint>,
+) -> Result<Arc<Connection>, TokenFault> {
+    let deadline = call.route.timeout.min(LONGEST_WAIT);
+    let message = PrepareForward {
+        id: call.id.clone(),
+        origin: call.route.origin.serialized.clone(),
+        rejected,
+        deadline,
+    };
+    let connection = desk
+        .actor
+        .ask_idempotent(message, deadline + GRACE)
+        .await
+        .map_err(TokenFault::Ask)?
+        .map_err(TokenFault::Token)?;
+    let usable = connection.authorization(desk.gateway.now()).is_some()
+        && connection.origins.allows(&call.route.origin.serialized);
+    if usable { Ok(connection) } else { Err(TokenFault::Unusable) }
+}
