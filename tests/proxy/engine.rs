@@ -105,7 +105,9 @@ impl ProxyGateway for Engine {
     ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>> {
         self.script.lock().begun.push(browser.map(|secret| secret.expose().to_owned()));
         let url = Url::parse("https://id.example/authorize?state=s").unwrap();
-        Box::pin(async move { Ok(AuthorizationRedirect { url, browser: Secret::new("bound"), expires_in: 600 }) })
+        Box::pin(
+            async move { Ok(AuthorizationRedirect { url, browser: Secret::new("bound"), expires_in: 600 }) },
+        )
     }
 }
 
