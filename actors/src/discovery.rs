@@ -56,6 +56,11 @@ impl ResolvedMetadata {
         self.token_endpoint.as_ref().ok_or_else(|| unknown("token_endpoint"))
     }
 
+    /// The algorithms that may sign ID tokens, given the one that a profile pins, if any.
+    pub fn id_token_algs<'a>(&'a self, pinned: Option<&'a String>) -> &'a [String] {
+        pinned.map_or(&self.id_token_algs, std::slice::from_ref)
+    }
+
     /// The key set, or what to configure.
     pub fn jwks_uri(&self) -> Result<&Url, Failure> {
         self.jwks_uri.as_ref().ok_or_else(|| unknown("jwks_uri"))

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::protocol::id_token::{self, IdTokenChecks, IdTokenClaims, IdTokenError};
 use crate::protocol::jwk::JwkSetView;
+use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
 use crate::protocol::token_error::TokenAnswerError;
 use crate::token_endpoint::{failure, failure_of_transport, get_json};
@@ -20,6 +21,8 @@ use crate::transport::Transport;
 const KEPT: Duration = Duration::from_secs(3600);
 /// Tokens with unknown keys cause at most one request in this time.
 const FORCED_INTERVAL: Duration = Duration::from_secs(60);
+/// Keys of this age are as new as a request could make them.
+const JUST_FETCHED: Duration = Duration::from_secs(5);
 /// A failure is repeated to everybody who asks within this time.
 const FAILURE_KEPT: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -56,8 +59,8 @@ impl JwkSetCache {
         Self::default()
     }
 
-    /// The keys at `uri`. With `force` they are fetched anew, unless they were within the last
-    /// minute. If that fails, keys that are still believed are given instead.
+    /// The keys at `uri`. With `force` they are fetched anew, at most once a minute. If that fails,
+    /// keys that are still believed are given instead.
     pub async fn keys(
         &self,
         transport: &Arc<dyn Transport>,
@@ -71,8 +74,8 @@ impl JwkSetCache {
         }
         let held = cached.keys.clone().filter(|(_, at)| is_within(*at, now, KEPT));
         if let Some((keys, fetched_at)) = &held {
-            let last = cached.forced_at.unwrap_or(*fetched_at).max(*fetched_at);
-            if !force || is_within(last, now, FORCED_INTERVAL) {
+            let forced = cached.forced_at.is_some_and(|at| is_within(at, now, FORCED_INTERVAL));
+            if !force || forced || is_within(*fetched_at, now, JUST_FETCHED) {
                 return Ok(keys.clone());
             }
         }
@@ -125,6 +128,10 @@ fn is_within(at: Timestamp, now: Timestamp, span: Duration) -> bool {
 }
 
 async fn fetch(transport: &Arc<dyn Transport>, uri: &Url, now: Timestamp) -> Result<JwkSetView, Failure> {
+    if !is_allowed_endpoint(uri) {
+        let detail = "jwks_uri is no https URL (http is allowed on loopback only)";
+        return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail));
+    }
     let request = get_json(uri.clone(), DEADLINE, MAX_BODY);
     let answer = transport.send(request).await.map_err(|fault| failure_of_transport(&fault))?;
     if !answer.status.is_success() {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Method};
 use url::Url;
 
@@ -97,18 +97,22 @@ impl TokenEndpoint {
             .client_auth
             .authenticate(&ClientAuthContext { client_id: &registration.client_id }, &mut request)
             .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
-        let public = ["grant_type", "client_id", "redirect_uri", "scope", "token_type_hint"];
-        let secrets = request
-            .params
-            .iter()
-            .filter(|(name, _)| !public.contains(&name.as_str()))
-            .map(|(_, value)| value.clone())
-            .collect();
+        let secrets = secrets_of(&request);
         let outgoing =
             request.into_outgoing(endpoint.clone(), registration.retry.request_timeout, MAX_ANSWER);
         let answer = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
         Ok((answer, secrets))
     }
+}
+
+/// What a server must not get to repeat in our errors: every value sent, but for the public ones.
+fn secrets_of(request: &TokenRequest) -> Vec<Secret> {
+    const PUBLIC: [&str; 7] =
+        ["grant_type", "client_id", "redirect_uri", "scope", "token_type_hint", "resource", "audience"];
+    let params = request.params.iter().filter(|(name, _)| !PUBLIC.contains(&name.as_str()));
+    let basic = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let basic = basic.and_then(|value| value.split_once(' ')).map(|(_, proof)| Secret::from(proof));
+    params.map(|(_, value)| value.clone()).chain(basic).collect()
 }
 
 impl std::fmt::Debug for TokenEndpoint {

@@ -78,3 +78,14 @@ pub struct TakeConnectLink {
     /// The token from the link.
     pub token: Secret,
 }
+
+/// Finishes one flow with what came to the redirection endpoint. Asked of its `FlowActor`, once:
+/// never repeated, since a code is single-use.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<FlowOutcome, FlowError>")]
+pub struct CompleteAuthorization {
+    /// What the browser brought; its `state` is this flow's.
+    pub response: AuthorizationResponse,
+    /// The binding cookie, if the browser sent one.
+    pub browser: Option<Secret>,
+}

@@ -1,1 +1,437 @@
 //! Starts, finds, caps and expires flows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{self, ActorFutureExt, LocalBoxActorFuture, wrap_future};
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture};
+use actix_rt::ArbiterHandle;
+use serde_json::json;
+
+use super::actor::{FlowActor, FlowParts};
+use super::error::FlowError;
+use super::messages::{
+    AcceptAuthorizationResponse, AuthorizationRedirect, BeginAuthorization, CompleteAuthorization,
+    ConnectLink, CreateConnectLink, FlowOutcome, TakeConnectLink,
+};
+use super::ports::{AuthorizationProvider, FlowStore, Providers};
+use super::record::{ConnectSession, FlowRecord, StateHash};
+use crate::clock::{Clock, Entropy, Timestamp};
+use crate::protocol::authorization_request::AuthorizationRequest;
+use crate::protocol::identifiers::ProfileId;
+use crate::protocol::pkce::CodeVerifier;
+use crate::protocol::secret::Secret;
+use crate::protocol::state::{Nonce, State, random_token};
+use crate::provider::messages::AuthorizationTarget;
+use crate::registration::Pkce;
+use crate::supervision::{
+    ActorKind, ActorRef, AskError, ChildSpec, ExitGuard, Observation, Observe, RestartPolicy, Supervised,
+    SupervisorHandle,
+};
+
+/// How long a redirection endpoint waits for its flow: a token request with its retries.
+const COMPLETE_DEADLINE: Duration = Duration::from_secs(45);
+
+/// How often what has expired is removed.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Bounds on what strangers can make the gateway remember.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowLimits {
+    /// Pending flows in all; more are refused.
+    pub pending: usize,
+    /// Pending flows of one browser; its oldest ends when there are more.
+    pub per_browser: usize,
+    /// How long a flow or a connect link lives.
+    pub lifetime: Duration,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self { pending: 10_000, per_browser: 20, lifetime: Duration::from_secs(600) }
+    }
+}
+
+/// What the registrar and its flows work with.
+#[derive(Clone)]
+pub struct FlowServices {
+    /// All profiles.
+    pub providers: Providers,
+    /// Where flows are durable.
+    pub store: Arc<dyn FlowStore>,
+    /// Supervises the flows.
+    pub supervisor: SupervisorHandle,
+    /// The thread the flows live on.
+    pub arbiter: ArbiterHandle,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Source of states, nonces, verifiers and tokens.
+    pub entropy: Arc<dyn Entropy>,
+    /// Bounds.
+    pub limits: FlowLimits,
+}
+
+impl fmt::Debug for FlowServices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlowServices").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    actor: ActorRef<FlowActor>,
+    browser: StateHash,
+    expires_at: Timestamp,
+}
+
+/// Starts, finds, caps and expires flows. What it forgets by a panic is found again in the store.
+#[derive(Debug)]
+pub struct FlowRegistrar {
+    services: FlowServices,
+    flows: BTreeMap<StateHash, Pending>,
+    /// The flows of each browser, oldest first.
+    browsers: BTreeMap<StateHash, VecDeque<StateHash>>,
+    /// Flows that are being begun and not yet in `flows`.
+    beginning: usize,
+    last_error: Option<String>,
+    _guard: ExitGuard,
+}
+
+impl FlowRegistrar {
+    /// How the registrar is started.
+    pub fn spec(services: FlowServices) -> ChildSpec<Self> {
+        ChildSpec {
+            id: "registrar".to_owned(),
+            policy: RestartPolicy::default(),
+            arbiter: services.arbiter.clone(),
+            factory: Box::new(move |guard| Self {
+                services: services.clone(),
+                flows: BTreeMap::new(),
+                browsers: BTreeMap::new(),
+                beginning: 0,
+                last_error: None,
+                _guard: guard,
+            }),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.services.clock.now()
+    }
+
+    fn provider(&self, profile: &ProfileId) -> Result<Arc<dyn AuthorizationProvider>, FlowError> {
+        let provider = self.services.providers.get(profile).cloned();
+        let provider = provider.ok_or_else(|| FlowError::UnknownProfile(profile.to_string()))?;
+        if !provider.needs_person() {
+            return Err(FlowError::NoConsentNeeded(profile.to_string()));
+        }
+        Ok(provider)
+    }
+
+    /// Counts a flow that is about to begin, if there is room for it.
+    fn reserve(&mut self) -> Result<(), FlowError> {
+        let is_full = |this: &Self| this.flows.len() + this.beginning >= this.services.limits.pending;
+        if is_full(self) {
+            self.forget_expired();
+        }
+        if is_full(self) {
+            return Err(FlowError::TooMany);
+        }
+        self.beginning += 1;
+        Ok(())
+    }
+
+    fn watch_over(
+        &mut self,
+        record: FlowRecord,
+        provider: Arc<dyn AuthorizationProvider>,
+    ) -> ActorRef<FlowActor> {
+        let services = &self.services;
+        let (state, browser, expires_at) = (record.state, record.browser, record.expires_at);
+        let parts = FlowParts { provider, store: services.store.clone(), clock: services.clock.clone() };
+        let spec = FlowActor::spec(parts, record, services.arbiter.clone());
+        let actor = services.supervisor.start_child(spec);
+        self.flows.insert(state, Pending { actor: actor.clone(), browser, expires_at });
+        self.browsers.entry(browser).or_default().push_back(state);
+        actor
+    }
+
+    /// Ends the oldest flows of a browser that has begun too many.
+    fn cap_browser(&mut self, browser: StateHash, ctx: &mut Context<Self>) {
+        let most = self.services.limits.per_browser.max(1);
+        while let Some(oldest) = self
+            .browsers
+            .get(&browser)
+            .filter(|flows| flows.len() > most)
+            .and_then(|flows| flows.front().copied())
+        {
+            if let Some(pending) = self.forget(oldest) {
+                self.services.supervisor.stop_child(&pending.actor);
+            }
+            let removing = self.services.store.take(oldest);
+            ctx.spawn(wrap_future(removing).map(|removed, this: &mut Self, _| {
+                if let Err(error) = removed {
+                    this.last_error = Some(error.to_string());
+                }
+            }));
+        }
+    }
+
+    fn forget(&mut self, state: StateHash) -> Option<Pending> {
+        let pending = self.flows.remove(&state)?;
+        if let Some(flows) = self.browsers.get_mut(&pending.browser) {
+            flows.retain(|flow| *flow != state);
+            if flows.is_empty() {
+                self.browsers.remove(&pending.browser);
+            }
+        }
+        Some(pending)
+    }
+
+    fn forget_expired(&mut self) {
+        let now = self.now();
+        let expired: Vec<_> = self
+            .flows
+            .iter()
+            .filter(|(_, pending)| now >= pending.expires_at)
+            .map(|(state, _)| *state)
+            .collect();
+        for state in expired {
+            self.forget(state);
+        }
+    }
+
+    fn purge(&mut self, ctx: &mut Context<Self>) {
+        self.forget_expired();
+        let purging = self.services.store.purge(self.now());
+        ctx.spawn(wrap_future(purging).map(|purged, this: &mut Self, _| match purged {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "expired flows and connect links removed"),
+            Err(error) => {
+                tracing::warn!(%error, "expired flows and connect links could not be removed");
+                this.last_error = Some(error.to_string());
+            }
+        }));
+    }
+
+    /// The flow's actor, if it has one. One that was given up after many panics is let go: its
+    /// record may still be good.
+    fn running(&mut self, state: StateHash) -> Option<ActorRef<FlowActor>> {
+        let actor = self.flows.get(&state)?.actor.clone();
+        if actor.has_ended() {
+            self.forget(state);
+            return None;
+        }
+        Some(actor)
+    }
+
+    /// Finds the actor of a flow, here or, after a restart or on another replica, by its record.
+    /// An unknown state starts nothing.
+    fn find(
+        &mut self,
+        state: StateHash,
+    ) -> LocalBoxActorFuture<Self, Result<ActorRef<FlowActor>, FlowError>> {
+        if let Some(actor) = self.running(state) {
+            return Box::pin(fut::ready(Ok(actor)));
+        }
+        let loading = self.services.store.load(state);
+        Box::pin(wrap_future::<_, Self>(loading).map(move |loaded, this, _| {
+            if let Some(actor) = this.running(state) {
+                return Ok(actor);
+            }
+            let record = loaded?.ok_or_else(|| invalid("the state is unknown or was used before"))?;
+            if this.now() >= record.expires_at {
+                return Err(invalid("the flow has expired"));
+            }
+            let provider = this
+                .provider(&record.connection.profile)
+                .map_err(|_| invalid("the flow's profile is no longer configured for consent"))?;
+            Ok(this.watch_over(record, provider))
+        }))
+    }
+
+    fn settle(
+        &mut self,
+        state: StateHash,
+        answer: Result<Result<FlowOutcome, FlowError>, AskError>,
+    ) -> Result<FlowOutcome, FlowError> {
+        match answer {
+            Ok(outcome) => {
+                if matches!(outcome, Ok(_) | Err(FlowError::Refused { .. } | FlowError::Token { .. })) {
+                    self.forget(state);
+                }
+                outcome
+            }
+            Err(AskError::Stopped) => {
+                self.forget(state);
+                Err(invalid("the flow has ended"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn invalid(why: &'static str) -> FlowError {
+    FlowError::Invalid { why, connection: None }
+}
+
+/// A browser's binding is used again only if it can be one of ours.
+fn is_binding(browser: &Secret) -> bool {
+    let text = browser.expose().as_bytes();
+    text.len() == 43 && text.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// Draws what makes a flow unguessable; gives its record and where to send the browser.
+fn new_flow(
+    begin: BeginAuthorization,
+    provider: &dyn AuthorizationProvider,
+    target: AuthorizationTarget,
+    services: &FlowServices,
+) -> (FlowRecord, AuthorizationRedirect) {
+    let entropy = &*services.entropy;
+    let registration = provider.registration();
+    let state = State::generate(entropy);
+    let verifier = (registration.pkce == Pkce::S256).then(|| CodeVerifier::generate(entropy));
+    let nonce = registration.scopes.contains("openid").then(|| Nonce::generate(entropy));
+    let browser = begin.browser.filter(is_binding).unwrap_or_else(|| random_token(entropy));
+    let challenge = verifier.as_ref().map(CodeVerifier::challenge);
+    let url = AuthorizationRequest {
+        endpoint: &target.endpoint,
+        client_id: &registration.client_id,
+        redirect_uri: &registration.redirect_uri,
+        scopes: &registration.scopes,
+        state: &state,
+        challenge: challenge.as_deref(),
+        nonce: nonce.as_ref(),
+        extra: &registration.authorize_params,
+    }
+    .url();
+    let created_at = services.clock.now();
+    let record = FlowRecord {
+        state: StateHash::of(state.0.expose()),
+        connection: begin.connection,
+        code_verifier: verifier.map(|verifier| verifier.secret().clone()),
+        nonce: nonce.map(|nonce| nonce.0),
+        issuer: target.issuer,
+        iss_announced: target.iss_announced,
+        redirect_uri: registration.redirect_uri.to_string(),
+        browser: StateHash::of(browser.expose()),
+        return_to: begin.return_to,
+        created_at,
+        expires_at: created_at.after(services.limits.lifetime),
+    };
+    let expires_in = services.limits.lifetime.as_secs();
+    (record, AuthorizationRedirect { url, browser, expires_in })
+}
+
+impl Actor for FlowRegistrar {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(256);
+        ctx.run_interval(PURGE_INTERVAL, Self::purge);
+    }
+}
+
+impl Supervised for FlowRegistrar {
+    const KIND: ActorKind = ActorKind::Flow;
+}
+
+impl Handler<BeginAuthorization> for FlowRegistrar {
+    type Result = ResponseActFuture<Self, Result<AuthorizationRedirect, FlowError>>;
+
+    fn handle(&mut self, begin: BeginAuthorization, _: &mut Self::Context) -> Self::Result {
+        let provider = match self.provider(&begin.connection.profile) {
+            Ok(provider) => provider,
+            Err(error) => return Box::pin(fut::ready(Err(error))),
+        };
+        if let Err(error) = self.reserve() {
+            return Box::pin(fut::ready(Err(error)));
+        }
+        let services = self.services.clone();
+        let beginning = async move {
+            let target = provider.authorization_target().await.map_err(FlowError::Provider)?;
+            let (record, redirect) = new_flow(begin, &*provider, target, &services);
+            services.store.save(record.clone()).await?;
+            Ok::<_, FlowError>((record, redirect, provider))
+        };
+        Box::pin(wrap_future::<_, Self>(beginning).map(|begun, this, ctx| {
+            this.beginning -= 1;
+            let (record, redirect, provider) = begun?;
+            let browser = record.browser;
+            this.watch_over(record, provider);
+            this.cap_browser(browser, ctx);
+            Ok(redirect)
+        }))
+    }
+}
+
+impl Handler<AcceptAuthorizationResponse> for FlowRegistrar {
+    type Result = ResponseActFuture<Self, Result<FlowOutcome, FlowError>>;
+
+    fn handle(&mut self, message: AcceptAuthorizationResponse, _: &mut Self::Context) -> Self::Result {
+        let AcceptAuthorizationResponse { response, browser } = message;
+        let state = StateHash::of(response.state.expose());
+        let complete = CompleteAuthorization { response, browser };
+        Box::pin(self.find(state).then(move |found, _, _| {
+            let answering = async move {
+                let actor = found?;
+                Ok::<_, FlowError>(actor.ask(complete, COMPLETE_DEADLINE).await)
+            };
+            wrap_future::<_, Self>(answering)
+                .map(move |answer, this, _| answer.and_then(|answer| this.settle(state, answer)))
+        }))
+    }
+}
+
+impl Handler<CreateConnectLink> for FlowRegistrar {
+    type Result = ResponseFuture<Result<ConnectLink, FlowError>>;
+
+    fn handle(&mut self, create: CreateConnectLink, _: &mut Self::Context) -> Self::Result {
+        let known = self.provider(&create.connection.profile).map(drop);
+        let token = random_token(&*self.services.entropy);
+        let lifetime = self.services.limits.lifetime;
+        let link = ConnectSession {
+            token: StateHash::of(token.expose()),
+            connection: create.connection,
+            return_to: create.return_to,
+            expires_at: self.now().after(lifetime),
+        };
+        let store = self.services.store.clone();
+        Box::pin(async move {
+            known?;
+            store.save_link(link).await?;
+            Ok(ConnectLink { token, expires_in: lifetime.as_secs() })
+        })
+    }
+}
+
+impl Handler<TakeConnectLink> for FlowRegistrar {
+    type Result = ResponseFuture<Result<ConnectSession, FlowError>>;
+
+    fn handle(&mut self, TakeConnectLink { token }: TakeConnectLink, _: &mut Self::Context) -> Self::Result {
+        let (store, clock) = (self.services.store.clone(), self.services.clock.clone());
+        Box::pin(async move {
+            let link = store.take_link(StateHash::of(token.expose())).await?;
+            let link = link.ok_or_else(|| invalid("the connect link is unknown or was used before"))?;
+            if clock.now() >= link.expires_at {
+                return Err(invalid("the connect link has expired"));
+            }
+            Ok(link)
+        })
+    }
+}
+
+impl Handler<Observe> for FlowRegistrar {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Observation {
+            state: "idle".to_owned(),
+            last_error: self.last_error.clone(),
+            detail: json!({ "pending": self.flows.len(), "browsers": self.browsers.len() }),
+        })
+    }
+}

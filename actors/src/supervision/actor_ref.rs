@@ -64,6 +64,11 @@ impl<A: Actor> ActorRef<A> {
         self.vitals().kind
     }
 
+    /// Whether it ended for good, so that no ask will ever be answered.
+    pub fn has_ended(&self) -> bool {
+        self.link.has_ended()
+    }
+
     fn vitals(&self) -> &Vitals {
         self.link.vitals()
     }

@@ -30,9 +30,6 @@ pub(super) trait Child: Send + Sync {
 
     /// The actor's own word; `None` if there is no actor at the moment.
     fn observe(&self) -> BoxFuture<'_, Option<Observation>>;
-
-    #[cfg(any(test, feature = "testing"))]
-    fn generation(&self) -> Option<u64>;
 }
 
 type Factory<A> = Arc<dyn Fn(ExitGuard) -> A + Send + Sync>;
@@ -73,8 +70,9 @@ impl<A: Supervised> Child for Managed<A> {
         self.arbiter.spawn_fn(move || {
             let actor = factory(guard);
             let mut ctx = Context::new();
-            let order = Link::<A>::next_order(link.orders(), generation);
-            ctx.spawn(wrap_future::<_, A>(order).map(|order, _, ctx| obey(order, ctx)));
+            let ordered = link.clone();
+            let order = wrap_future::<_, A>(async move { ordered.next_order().await });
+            ctx.spawn(order.map(|order, _, ctx| obey(order, ctx)));
             link.up(generation, ctx.run(actor));
         })
     }
@@ -101,11 +99,6 @@ impl<A: Supervised> Child for Managed<A> {
         }
         .boxed()
     }
-
-    #[cfg(any(test, feature = "testing"))]
-    fn generation(&self) -> Option<u64> {
-        self.link.generation()
-    }
 }
 
 fn obey<A: Supervised>(order: Order, ctx: &mut Context<A>) {
@@ -113,6 +106,6 @@ fn obey<A: Supervised>(order: Order, ctx: &mut Context<A>) {
         Order::Run => {}
         Order::Stop => ctx.stop(),
         #[cfg(any(test, feature = "testing"))]
-        Order::Panic { .. } => super::fault::panic_on_purpose(),
+        Order::Panic => super::fault::panic_on_purpose(),
     }
 }

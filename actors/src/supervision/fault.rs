@@ -3,17 +3,16 @@
 use super::link::Order;
 use super::observe::ActorKind;
 use super::supervisor::SupervisorHandle;
+use super::vitals::Vitals;
 
 impl SupervisorHandle {
-    /// Makes the actor of this kind and id panic in its next turn, in its own context and thus
-    /// among its messages. `false` if no such actor runs at the moment.
+    /// Makes the actor of this kind and id panic in its next turn, in a future of its own context:
+    /// actix unwinds it just as from a handler. `false` if no such actor runs at the moment.
     pub async fn inject_panic(&self, kind: ActorKind, id: &str) -> bool {
         let children = self.children().await;
-        let running = children
-            .iter()
-            .filter(|child| child.vitals().kind == kind && child.vitals().id == id)
-            .find_map(|child| child.generation().map(|generation| (child, generation)));
-        running.map(|(child, generation)| child.order(Order::Panic { generation })).is_some()
+        let named = |vitals: &Vitals| vitals.kind == kind && vitals.id == id;
+        let running = children.iter().find(|child| named(child.vitals()) && child.is_up());
+        running.map(|child| child.order(Order::Panic)).is_some()
     }
 }
 

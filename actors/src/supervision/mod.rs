@@ -16,6 +16,8 @@ pub mod observe;
 pub mod restart_policy;
 pub mod supervisor;
 #[cfg(test)]
+pub(crate) mod test_support;
+#[cfg(test)]
 mod tests;
 mod vitals;
 

@@ -1,47 +1,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, Context, Handler, Message, ResponseActFuture, ResponseFuture};
-use actix_rt::{Arbiter, System};
+use actix_rt::Arbiter;
 use futures_util::future::join_all;
 
+use super::test_support::{TokioClock, run, run_paused};
 use super::*;
-use crate::clock::{Clock, Timestamp};
 
 const SOON: Duration = Duration::from_secs(5);
-
-/// The wall clock, tied to tokio's so that paused time moves both.
-#[derive(Debug)]
-struct TokioClock(tokio::time::Instant);
-
-impl TokioClock {
-    fn shared() -> Arc<dyn Clock> {
-        Arc::new(Self(tokio::time::Instant::now()))
-    }
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_000_000).after(self.0.elapsed())
-    }
-}
-
-/// Runs `test` on a system whose time is real.
-fn run<F: Future<Output = ()>>(test: F) {
-    System::new().block_on(test);
-}
-
-/// Runs `test` on a system whose time moves only when everything waits.
-fn run_paused<F: Future<Output = ()>>(test: F) {
-    System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
-    })
-    .block_on(test);
-}
 
 struct Worker {
     handled: u32,
@@ -100,12 +71,13 @@ impl Handler<CountLate> for Worker {
     }
 }
 
-#[derive(Clone, Copy, Message)]
+#[derive(Clone, Message)]
 #[rtype(result = "()")]
 enum Fail {
     InHandler,
     InContinuation,
-    Freeze(Duration),
+    /// Blocks its thread until the barrier's other side is reached.
+    Freeze(Arc<Barrier>),
 }
 
 impl Handler<Fail> for Worker {
@@ -113,8 +85,8 @@ impl Handler<Fail> for Worker {
     fn handle(&mut self, fail: Fail, _: &mut Self::Context) -> Self::Result {
         match fail {
             Fail::InHandler => panic!("in a handler"),
-            Fail::Freeze(time) => {
-                std::thread::sleep(time);
+            Fail::Freeze(until) => {
+                until.wait();
                 Box::pin(wrap_future(async {}))
             }
             Fail::InContinuation => {
@@ -156,13 +128,17 @@ fn a_panic_among_a_hundred_asks_is_survived_and_noticed_by_nobody_else() {
 
         // The hundred wait behind the one that panics, in the same mailbox.
         victim.ask(Count, SOON).await.expect("up");
-        victim.tell(Fail::Freeze(Duration::from_millis(50))).unwrap();
+        let queued = Arc::new(Barrier::new(2));
+        victim.tell(Fail::Freeze(queued.clone())).unwrap();
         let panicking = is_send(victim.ask(Fail::InHandler, SOON));
         let once = join_all((0..50).map(|_| victim.ask(CountLate(Duration::from_millis(1)), SOON)));
         let repeated = join_all((0..50).map(|_| is_send(victim.ask_idempotent(Count, SOON))));
         let others = join_all((0..50).flat_map(|_| [neighbour.ask(Count, SOON), other.ask(Count, SOON)]));
-        let (panicking, once, repeated, others) =
-            futures_util::future::join4(panicking, once, repeated, others).await;
+        let release = async {
+            queued.wait();
+        };
+        let (panicking, once, repeated, others, ()) =
+            futures_util::future::join5(panicking, once, repeated, others, release).await;
 
         assert_eq!(panicking, Err(AskError::Restarting));
         assert!(once.iter().all(|answer| matches!(answer, Ok(_) | Err(AskError::Restarting))), "{once:?}");
@@ -279,12 +255,15 @@ fn a_frozen_actor_is_reported_with_its_last_detail() {
         let worker =
             supervisor.start_child(Worker::spec("w", Arbiter::new().handle(), RestartPolicy::default()));
         assert_eq!(worker.ask(Count, SOON).await, Ok(1));
-        assert_eq!(report(&supervisor, "w").await.detail["handled"], 1);
-        worker.tell(Fail::Freeze(Duration::from_millis(700))).unwrap();
+        while report(&supervisor, "w").await.detail["handled"] != 1 {}
+        let frozen = Arc::new(Barrier::new(2));
+        worker.tell(Fail::Freeze(frozen.clone())).unwrap();
         let asked = worker.ask(Count, Duration::from_millis(100)).await;
         assert_eq!(asked, Err(AskError::TimedOut));
         let seen = report(&supervisor, "w").await;
         assert_eq!((seen.state.as_str(), &seen.detail["handled"]), ("unresponsive", &1.into()));
+        frozen.wait();
+        assert!(worker.ask(Count, SOON).await.is_ok());
     });
 }
 
@@ -338,7 +317,8 @@ fn a_child_whose_thread_is_gone_has_failed() {
         arbiter.stop();
         arbiter.join().unwrap();
         assert_eq!(worker.ask(Count, SOON).await, Err(AskError::Stopped));
-        assert_eq!(report(&supervisor, "w").await.state, "failed");
+        let failed = report(&supervisor, "w").await;
+        assert_eq!((failed.state.as_str(), failed.restarts), ("failed", 1), "and is left alone");
     });
 }
 

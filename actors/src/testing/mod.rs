@@ -1,5 +1,7 @@
 //! Scripted ports for tests: a transport, a clock and a source of randomness that do as told.
 
+pub mod profiles;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

@@ -1,1 +1,210 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use serde_json::json;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::grants::refresh_token::refresh_request;
+use crate::protocol::token::RefreshToken;
+use crate::testing::{Answer, ManualClock, ScriptedTransport, SentRequest, profiles};
+
+const TOKEN: &str = "https://as.example/token";
+
+fn endpoint_over(transport: &Arc<ScriptedTransport>) -> TokenEndpoint {
+    TokenEndpoint::new(transport.clone(), ManualClock::new(Timestamp::from_secs(1_700_000_000)))
+}
+
+fn profile(client_auth: &str) -> Profile {
+    let mut registration = profiles::registration("acme");
+    registration.token_params = vec![("resource".into(), "https://api.example".into())];
+    profiles::profile(registration, "client_credentials", client_auth)
+}
+
+fn refresh() -> TokenRequest {
+    refresh_request(&RefreshToken::new("old-refresh-token").unwrap())
+}
+
+async fn failure_for(answer: impl Fn(&SentRequest) -> Answer + Send + Sync + 'static) -> Failure {
+    let transport = ScriptedTransport::new(answer);
+    let outcome = endpoint_over(&transport)
+        .request(&profile("client_secret_basic"), &profiles::url(TOKEN), refresh())
+        .await;
+    assert_eq!(transport.count(), 1, "nothing is tried again here");
+    outcome.expect_err("a failure")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
+    let transport = ScriptedTransport::new(|_| {
+        Answer::json(200, json!({"access_token": "new", "token_type": "bearer", "expires_in": 60}))
+    });
+    let endpoint = endpoint_over(&transport);
+    let response =
+        endpoint.request(&profile("client_secret_basic"), &profiles::url(TOKEN), refresh()).await.unwrap();
+    assert_eq!(response.access_token.expose(), "new");
+
+    let sent = transport.sent().remove(0);
+    assert_eq!((sent.method.as_str(), sent.url.as_str()), ("POST", TOKEN));
+    assert_eq!(
+        sent.body,
+        "grant_type=refresh_token&refresh_token=old-refresh-token&resource=https%3A%2F%2Fapi.example"
+    );
+    assert_eq!(sent.headers[AUTHORIZATION], "Basic Y2xpZW50OmNsaWVudC1zZWNyZXQ=");
+    assert_eq!(sent.headers[CONTENT_TYPE], "application/x-www-form-urlencoded");
+    assert_eq!((sent.deadline, sent.max_body), (Duration::from_secs(10), MAX_ANSWER));
+}
+
+#[tokio::test(start_paused = true)]
+async fn configured_parameters_override_neither_grant_nor_client() {
+    let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
+    let mut profile = profile("none");
+    profile.registration.token_params =
+        ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
+            .map(|name| (name.to_owned(), "evil".to_owned()))
+            .to_vec();
+    endpoint_over(&transport).request(&profile, &profiles::url(TOKEN), refresh()).await.unwrap();
+    assert_eq!(
+        transport.sent()[0].body,
+        "grant_type=refresh_token&refresh_token=old-refresh-token&client_id=client"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_gets_its_class_and_reason() {
+    use FailureClass::{ClientMisconfigured, GrantDead, ProviderUnavailable};
+    let coded = |code: &str| json!({ "error": code }).to_string();
+    let cases = [
+        (400, coded("invalid_grant"), GrantDead, Reason::GrantRevoked),
+        (200, coded("invalid_grant"), GrantDead, Reason::GrantRevoked),
+        (401, coded("invalid_client"), ClientMisconfigured, Reason::ClientRefused),
+        (400, coded("unauthorized_client"), ClientMisconfigured, Reason::ClientRefused),
+        (401, String::new(), ClientMisconfigured, Reason::ClientRefused),
+        (400, coded("invalid_scope"), ClientMisconfigured, Reason::RequestRefused),
+        (400, coded("invalid_request"), ClientMisconfigured, Reason::RequestRefused),
+        (400, coded("unsupported_grant_type"), ClientMisconfigured, Reason::RequestRefused),
+        (400, coded("something_else"), ClientMisconfigured, Reason::RequestRefused),
+        (404, "<html>".to_owned(), ClientMisconfigured, Reason::RequestRefused),
+        (400, coded("temporarily_unavailable"), ProviderUnavailable, Reason::ProviderError),
+        (400, coded("server_error"), ProviderUnavailable, Reason::ProviderError),
+        (400, coded("slow_down"), ProviderUnavailable, Reason::ProviderError),
+        (500, coded("invalid_grant"), ProviderUnavailable, Reason::ProviderError),
+        (503, String::new(), ProviderUnavailable, Reason::ProviderError),
+        (429, coded("invalid_grant"), ProviderUnavailable, Reason::ProviderThrottled),
+        (200, "<html>".to_owned(), ProviderUnavailable, Reason::MalformedAnswer),
+        (200, "{}".to_owned(), ProviderUnavailable, Reason::MalformedAnswer),
+        (302, String::new(), ProviderUnavailable, Reason::MalformedAnswer),
+    ];
+    for (status, body, class, reason) in cases {
+        let text = body.clone();
+        let failure = failure_for(move |_| Answer::json(status, &text)).await;
+        assert_eq!((failure.class, failure.reason), (class, reason), "{status} {body}");
+        assert_eq!(failure.retry_after, None);
+        assert!(!failure.detail.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn redirects_are_never_followed() {
+    let failure = failure_for(|_| Answer::json(307, "").header(LOCATION, "https://evil.example/")).await;
+    assert_eq!(failure.reason, Reason::MalformedAnswer);
+    assert!(failure.detail.contains("redirects"), "{}", failure.detail);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_wish_to_wait_is_passed_on() {
+    for status in [429, 503] {
+        let failure = failure_for(move |_| Answer::json(status, "").header(RETRY_AFTER, "17")).await;
+        assert_eq!(failure.retry_after, Some(Duration::from_secs(17)));
+    }
+    let failure = failure_for(|_| {
+        Answer::json(503, "").header(RETRY_AFTER, "Tue, 14 Nov 2023 22:14:20 GMT") // a minute later
+    })
+    .await;
+    assert_eq!(failure.retry_after, Some(Duration::from_secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_or_is_too_large_is_the_providers_fault() {
+    let slow = failure_for(|_| Answer::json(200, "{}").delayed(Duration::from_secs(11))).await;
+    assert_eq!((slow.class, slow.reason), (FailureClass::ProviderUnavailable, Reason::ProviderTimeout));
+    let huge = failure_for(|_| Answer::json(200, "x".repeat(MAX_ANSWER + 1))).await;
+    assert_eq!((huge.class, huge.reason), (FailureClass::ProviderUnavailable, Reason::MalformedAnswer));
+    let authority = || "as.example".to_owned();
+    let faults: [(TransportError, Reason); 3] = [
+        (
+            TransportError::Connect { authority: authority(), cause: "refused".into() },
+            Reason::ProviderUnreachable,
+        ),
+        (
+            TransportError::Tls { authority: authority(), cause: "expired".into() },
+            Reason::ProviderUnreachable,
+        ),
+        (TransportError::Broken { authority: authority(), cause: "eof".into() }, Reason::MalformedAnswer),
+    ];
+    for (fault, reason) in faults {
+        let failure = failure_for(move |_| Answer::failed(fault.clone())).await;
+        assert_eq!((failure.class, failure.reason), (FailureClass::ProviderUnavailable, reason));
+        assert!(failure.detail.contains("as.example"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_repeat_nothing_that_was_sent() {
+    let failure = failure_for(|request| {
+        let said =
+            format!("{} / {:?}", request.param("refresh_token"), request.headers[AUTHORIZATION].to_str());
+        Answer::json(400, json!({"error": "invalid_grant", "error_description": said}))
+    })
+    .await;
+    assert_eq!(failure.class, FailureClass::GrantDead);
+    assert_eq!(failure.detail, "refused with status 400: invalid_grant");
+    let failure = failure_for(|request| {
+        let proof = request.headers[AUTHORIZATION].to_str().unwrap_or_default().to_owned();
+        Answer::json(400, json!({"error": "x", "error_description": proof}))
+    })
+    .await;
+    assert_eq!(failure.detail, "refused with status 400: x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_secret_goes_to_an_endpoint_without_tls() {
+    let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
+    let endpoint = endpoint_over(&transport);
+    let profile = profile("client_secret_post");
+    for url in ["http://as.example/token", "https://user@as.example/token"] {
+        let failure = endpoint.request(&profile, &profiles::url(url), refresh()).await.unwrap_err();
+        assert_eq!(failure.class, FailureClass::ClientMisconfigured);
+        assert!(endpoint.revoke(&profile, &profiles::url(url), "t", "refresh_token").await.is_err());
+    }
+    assert_eq!(transport.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn revocation_is_the_request_of_rfc_7009_section_2_1() {
+    let transport = ScriptedTransport::new(|_| Answer::json(200, ""));
+    let url = profiles::url("https://as.example/revoke");
+    let profile = profile("client_secret_basic");
+    endpoint_over(&transport).revoke(&profile, &url, "45ghiukldjahdnhzdauz", "refresh_token").await.unwrap();
+    let sent = transport.sent().remove(0);
+    assert_eq!(sent.url, url);
+    assert_eq!(sent.body, "token=45ghiukldjahdnhzdauz&token_type_hint=refresh_token");
+    assert!(sent.headers.contains_key(AUTHORIZATION));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_gone_counts_as_revoked_and_nothing_else_does() {
+    let revoked = async |status: u16, body: serde_json::Value| {
+        let transport = ScriptedTransport::new(move |_| Answer::json(status, &body));
+        let url = profiles::url("https://as.example/revoke");
+        endpoint_over(&transport).revoke(&profile("none"), &url, "t", "refresh_token").await
+    };
+    for (status, code) in [(200, "unread"), (204, "unread"), (400, "invalid_token"), (400, "invalid_grant")] {
+        assert!(revoked(status, json!({ "error": code })).await.is_ok(), "{status} {code}");
+    }
+    for (status, code) in
+        [(400, "unsupported_token_type"), (401, "invalid_client"), (503, "invalid_token"), (302, "")]
+    {
+        assert!(revoked(status, json!({ "error": code })).await.is_err(), "{status} {code}");
+    }
+}

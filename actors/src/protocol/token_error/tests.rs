@@ -1,1 +1,165 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use http::HeaderValue;
+use serde_json::json;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+
+fn of_status(status: u16, body: &str) -> TokenAnswerError {
+    TokenAnswerError::of_status(status, &HeaderMap::new(), body.as_bytes(), NOW)
+}
+
+fn code_and_meaning(status: u16, body: &str) -> (String, Option<CodeMeaning>) {
+    let fault = of_status(status, body);
+    match &fault {
+        TokenAnswerError::Refused { code, .. } => (code.clone(), fault.meaning()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_error_response_of_rfc_6749_section_5_2_is_read() {
+    let body = r#"{"error":"invalid_request","error_description":"missing \"code\""}"#;
+    let expected = TokenAnswerError::Refused {
+        code: "invalid_request".into(),
+        description: Some("missing \"code\"".into()),
+        status: 400,
+    };
+    assert_eq!(of_status(400, body), expected);
+}
+
+#[test]
+fn a_dead_grant_is_recognised_in_every_envelope() {
+    let envelopes = [
+        json!({"error": "invalid_grant"}),
+        json!({"error": " invalid_grant\n"}),
+        json!({"error": {"code": "invalid_grant", "message": "revoked"}}),
+        json!({"error": {"type": "OAuthException", "code": "invalid_grant"}}),
+        json!({"error": {"error": "invalid_grant"}}),
+        json!({"error": {"code": 400, "type": "invalid_grant"}}),
+        json!({"error": "Bad Request", "error_code": "invalid_grant"}),
+        json!({"errors": ["invalid_grant"]}),
+        json!({"errors": [{"code": "E1"}, {"code": "invalid_grant"}]}),
+        json!({"errors": [{"error": "invalid_grant"}]}),
+        json!({"errors": [{"errorCode": "invalid_grant"}]}),
+        json!({"error_code": "invalid_grant"}),
+        json!({"errorCode": "invalid_grant"}),
+        json!({"fault": {"code": "invalid_grant"}}),
+        json!({"code": "invalid_grant", "message": "x"}),
+    ];
+    for envelope in envelopes {
+        for status in [400, 401, 403] {
+            let (code, meaning) = code_and_meaning(status, &envelope.to_string());
+            assert_eq!(
+                (code.as_str(), meaning),
+                ("invalid_grant", Some(CodeMeaning::GrantDead)),
+                "{envelope}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_whole_code_ends_a_grant() {
+    for body in [
+        json!({"error": "invalid_grants"}),
+        json!({"error": "INVALID_GRANT"}),
+        json!({"error": "invalid_request", "error_description": "invalid_grant"}),
+        json!({"message": "invalid_grant"}),
+        json!({"other": {"code": "invalid_grant"}}),
+        json!({"error": [["invalid_grant"]]}),
+        json!("invalid_grant"),
+    ] {
+        let (_, meaning) = code_and_meaning(400, &body.to_string());
+        assert_eq!(meaning, Some(CodeMeaning::RequestRefused), "{body}");
+    }
+    assert_eq!(code_and_meaning(400, "invalid_grant").1, Some(CodeMeaning::RequestRefused));
+    // A body that can be read in two ways is not believed.
+    let twice = r#"{"error":"invalid_client","error":"invalid_grant"}"#;
+    assert_eq!(code_and_meaning(400, twice), (String::new(), Some(CodeMeaning::RequestRefused)));
+}
+
+#[test]
+fn every_known_code_means_what_the_table_says() {
+    for (name, meaning) in CODES {
+        let found = code_and_meaning(400, &json!({ "error": name }).to_string());
+        assert_eq!(found, (name.to_owned(), Some(meaning)));
+    }
+}
+
+#[test]
+fn without_a_code_the_status_decides() {
+    for body in ["", "<html>Unauthorized</html>", "{}", "[]", r#"{"error":null}"#] {
+        assert_eq!(code_and_meaning(401, body), (String::new(), Some(CodeMeaning::ClientRefused)));
+        for status in [400, 403, 404, 405, 418] {
+            assert_eq!(code_and_meaning(status, body).1, Some(CodeMeaning::RequestRefused));
+        }
+    }
+}
+
+#[test]
+fn the_status_decides_before_the_body() {
+    let body = r#"{"error":"invalid_grant"}"#;
+    for status in [500, 502, 503, 504, 599, 408, 425] {
+        assert_eq!(of_status(status, body), TokenAnswerError::ServerError { status, retry_after: None });
+    }
+    assert_eq!(of_status(429, body), TokenAnswerError::Throttled { retry_after: None });
+    for status in [301, 302, 303, 307, 308, 304] {
+        assert_eq!(of_status(status, body), TokenAnswerError::Redirected { status });
+    }
+    assert!(matches!(of_status(101, body), TokenAnswerError::Malformed { .. }));
+}
+
+#[test]
+fn words_of_the_server_are_made_printable_and_cut() {
+    let body = json!({
+        "error": "evil\"\\\r\n\u{7f}\u{202e}",
+        "error_description": format!("\u{1b}[2J\r\nlevel=info{}", "x".repeat(1000)),
+    });
+    let TokenAnswerError::Refused { code, description, .. } = of_status(400, &body.to_string()) else {
+        panic!("not refused")
+    };
+    let description = description.unwrap();
+    assert_eq!(code, "evil");
+    assert_eq!(description.len(), 200);
+    assert!(description.starts_with("[2Jlevel=info"), "{description}");
+    let printed =
+        of_status(400, r#"{"error":"invalid_client","error_description":"no such client"}"#).to_string();
+    assert_eq!(printed, "refused with status 400: invalid_client: no such client");
+}
+
+#[test]
+fn secrets_that_a_server_repeats_are_left_out() {
+    let secret = "tGzv3JOkF0XG5Qx2TlKWIA";
+    let body = json!({
+        "error": secret,
+        "error_description": format!("{} {secret}", "the refresh token is expired:".repeat(6)),
+    });
+    let fault = of_status(400, &body.to_string()).without([secret, "abc"]);
+    assert_eq!(fault, TokenAnswerError::Refused { code: String::new(), description: None, status: 400 });
+    let body = r#"{"error":"invalid_grant","error_description":"token expired"}"#;
+    assert_eq!(of_status(400, body).without([secret]), of_status(400, body));
+    // A known code stays, whatever was sent.
+    let fault = of_status(400, body).without(["invalid_grant"]);
+    assert_eq!(fault.meaning(), Some(CodeMeaning::GrantDead));
+}
+
+#[test]
+fn retry_after_is_read_as_seconds_or_date() {
+    let of = |text: &str| {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
+        retry_after(&headers, NOW)
+    };
+    assert_eq!(of("120"), Some(Duration::from_secs(120)));
+    assert_eq!(of("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
+    assert_eq!(of("Sunday, 06-Nov-94 08:50:37 GMT"), Some(Duration::from_secs(60)));
+    assert_eq!(of("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
+    assert_eq!(of("99999999999999999999999"), Some(LONGEST_RETRY_AFTER));
+    assert_eq!(of("Fri, 31 Dec 9999 23:59:59 GMT"), Some(LONGEST_RETRY_AFTER));
+    for unreadable in ["", "-1", "1.5", "soon", "Thu, 99 Foo 2099 00:00:00 GMT"] {
+        assert_eq!(of(unreadable), None, "{unreadable}");
+    }
+    assert_eq!(retry_after(&HeaderMap::new(), NOW), None);
+}

@@ -1,0 +1,64 @@
+//! What flows need of providers and of the store. Every future ends by itself within a deadline.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+
+use super::record::{ConnectSession, FlowRecord, StateHash};
+use crate::clock::Timestamp;
+use crate::grants::Redemption;
+use crate::protocol::identifiers::{ProfileId, Subject};
+use crate::protocol::secret::Secret;
+use crate::provider::error::TokenError;
+use crate::provider::messages::AuthorizationTarget;
+use crate::registration::ClientRegistration;
+use crate::store::StoreError;
+
+/// A profile, as a flow sees it.
+pub trait AuthorizationProvider: Send + Sync + fmt::Debug {
+    /// What we are to the authorization server.
+    fn registration(&self) -> &ClientRegistration;
+
+    /// Whether its grant has a person in it.
+    fn needs_person(&self) -> bool;
+
+    /// Where to send a browser, with metadata discovered if need be.
+    fn authorization_target(&self) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>>;
+
+    /// Turns a code into a saved token set. Called at most once for a code.
+    fn redeem(
+        &self,
+        subject: Subject,
+        redemption: Redemption,
+        nonce: Option<Secret>,
+    ) -> LocalBoxFuture<'static, Result<(), TokenError>>;
+}
+
+/// All profiles by their names.
+pub type Providers = Arc<BTreeMap<ProfileId, Arc<dyn AuthorizationProvider>>>;
+
+/// Where pending flows and connect links are durable; shared by all replicas.
+pub trait FlowStore: Send + Sync + fmt::Debug {
+    /// Keeps a flow; durable once answered.
+    fn save(&self, record: FlowRecord) -> LocalBoxFuture<'static, Result<(), StoreError>>;
+
+    /// Reads a flow without using it up.
+    fn load(&self, state: StateHash) -> LocalBoxFuture<'static, Result<Option<FlowRecord>, StoreError>>;
+
+    /// Uses a flow up: of all who ask, on all replicas, just one gets `true`.
+    fn take(&self, state: StateHash) -> LocalBoxFuture<'static, Result<bool, StoreError>>;
+
+    /// Keeps a connect link.
+    fn save_link(&self, link: ConnectSession) -> LocalBoxFuture<'static, Result<(), StoreError>>;
+
+    /// Uses a connect link up: of all who ask, just one gets it.
+    fn take_link(
+        &self,
+        token: StateHash,
+    ) -> LocalBoxFuture<'static, Result<Option<ConnectSession>, StoreError>>;
+
+    /// Removes flows and links that have expired at `now`; answers how many.
+    fn purge(&self, now: Timestamp) -> LocalBoxFuture<'static, Result<usize, StoreError>>;
+}

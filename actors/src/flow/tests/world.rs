@@ -1,0 +1,332 @@
+//! A registrar over a scripted provider and a store in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_rt::Arbiter;
+use futures_util::future::{FutureExt, LocalBoxFuture, ready};
+use parking_lot::Mutex;
+use url::Url;
+
+use crate::clock::{Clock, SystemEntropy, Timestamp};
+use crate::flow::error::FlowError;
+use crate::flow::messages::*;
+use crate::flow::ports::{AuthorizationProvider, FlowStore};
+use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
+use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
+use crate::grants::Redemption;
+use crate::protocol::authorization_response::AuthorizationResponse;
+use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::protocol::scope::ScopeSet;
+use crate::protocol::secret::Secret;
+use crate::provider::error::TokenError;
+use crate::provider::messages::AuthorizationTarget;
+use crate::registration::policy::{RefreshPolicy, RetryPolicy};
+use crate::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
+use crate::store::StoreError;
+use crate::supervision::test_support::TokioClock;
+use crate::supervision::{ActorKind, ActorRef, Supervisor, SupervisorHandle};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(super) struct World {
+    pub(super) supervisor: SupervisorHandle,
+    pub(super) registrar: ActorRef<FlowRegistrar>,
+    pub(super) store: Arc<MemoryFlows>,
+    pub(super) provider: Arc<ScriptedProvider>,
+    pub(super) clock: Arc<dyn Clock>,
+    limits: FlowLimits,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::limited(FlowLimits::default())
+    }
+
+    pub(super) fn limited(limits: FlowLimits) -> Self {
+        let provider = Arc::new(ScriptedProvider::new("calendar", true));
+        Self::over(TokioClock::shared(), Arc::default(), provider, limits)
+    }
+
+    /// Another process over the same store and provider.
+    pub(super) fn replica(&self) -> Self {
+        Self::over(self.clock.clone(), self.store.clone(), self.provider.clone(), self.limits)
+    }
+
+    fn over(
+        clock: Arc<dyn Clock>,
+        store: Arc<MemoryFlows>,
+        provider: Arc<ScriptedProvider>,
+        limits: FlowLimits,
+    ) -> Self {
+        let supervisor = Supervisor::start(clock.clone());
+        let robot: Arc<dyn AuthorizationProvider> = Arc::new(ScriptedProvider::new("robot", false));
+        let person: Arc<dyn AuthorizationProvider> = provider.clone();
+        let providers = [person, robot].map(|provider| (provider.registration().profile.clone(), provider));
+        let services = FlowServices {
+            providers: Arc::new(BTreeMap::from(providers)),
+            store: store.clone(),
+            supervisor: supervisor.clone(),
+            arbiter: Arbiter::current(),
+            clock: clock.clone(),
+            entropy: Arc::new(SystemEntropy),
+            limits,
+        };
+        let registrar = supervisor.start_child(FlowRegistrar::spec(services));
+        Self { supervisor, registrar, store, provider, clock, limits }
+    }
+
+    pub(super) async fn begin(
+        &self,
+        subject: &str,
+        browser: Option<Secret>,
+    ) -> Result<AuthorizationRedirect, FlowError> {
+        self.begin_at("calendar", subject, browser).await
+    }
+
+    pub(super) async fn begin_at(
+        &self,
+        profile: &str,
+        subject: &str,
+        browser: Option<Secret>,
+    ) -> Result<AuthorizationRedirect, FlowError> {
+        let connection = connection(profile, subject);
+        let begin = BeginAuthorization { connection, return_to: Some("/home".into()), browser };
+        self.registrar.ask(begin, DEADLINE).await?
+    }
+
+    pub(super) async fn accept(
+        &self,
+        response: AuthorizationResponse,
+        browser: Option<&Secret>,
+    ) -> Result<FlowOutcome, FlowError> {
+        let accept = AcceptAuthorizationResponse { response, browser: browser.cloned() };
+        self.registrar.ask(accept, DEADLINE).await?
+    }
+
+    pub(super) async fn link(&self, subject: &str) -> Result<ConnectLink, FlowError> {
+        let connection = connection("calendar", subject);
+        let create = CreateConnectLink { connection, return_to: Some("/home".into()) };
+        self.registrar.ask(create, DEADLINE).await?
+    }
+
+    pub(super) async fn take_link(&self, link: &ConnectLink) -> Result<ConnectSession, FlowError> {
+        self.registrar.ask(TakeConnectLink { token: link.token.clone() }, DEADLINE).await?
+    }
+
+    /// Lets everything that is under way come to rest.
+    pub(super) async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    pub(super) async fn flows_running(&self) -> usize {
+        let is_flow = |kind, id: &str| kind == ActorKind::Flow && id != "registrar";
+        self.supervisor.inspect().await.iter().filter(|report| is_flow(report.kind, &report.id)).count()
+    }
+}
+
+fn connection(profile: &str, subject: &str) -> ConnectionId {
+    ConnectionId { profile: ProfileId::new(profile).unwrap(), subject: Subject::new(subject).unwrap() }
+}
+
+pub(super) fn param(url: &Url, name: &str) -> String {
+    let found = url.query_pairs().find(|(known, _)| known == name);
+    found.unwrap_or_else(|| panic!("{name} in {url}")).1.into_owned()
+}
+
+pub(super) fn code(state: &str) -> AuthorizationResponse {
+    AuthorizationResponse { state: state.into(), iss: None, result: Ok("the-code".into()) }
+}
+
+pub(super) fn error(state: &str, code: &str) -> AuthorizationResponse {
+    AuthorizationResponse { state: state.into(), iss: None, result: Err(code.into()) }
+}
+
+pub(super) fn with_iss(response: AuthorizationResponse, iss: &str) -> AuthorizationResponse {
+    AuthorizationResponse { iss: Some(iss.into()), ..response }
+}
+
+/// Answers as told, and counts what it was asked.
+#[derive(Debug)]
+pub(super) struct ScriptedProvider {
+    registration: ClientRegistration,
+    needs_person: bool,
+    script: Mutex<Script>,
+}
+
+type Redeemed = (Subject, Redemption, Option<Secret>);
+
+#[derive(Debug, Default)]
+struct Script {
+    iss_announced: bool,
+    fail: bool,
+    delay: Duration,
+    redeemed: Vec<Redeemed>,
+    targets_asked: usize,
+}
+
+impl ScriptedProvider {
+    fn new(profile: &str, needs_person: bool) -> Self {
+        let registration = ClientRegistration {
+            profile: ProfileId::new(profile).unwrap(),
+            provider: ProviderDetails {
+                name: "id".into(),
+                issuer: Some("https://id.example".into()),
+                endpoints: Endpoints::default(),
+            },
+            client_id: "client".into(),
+            scopes: ScopeSet::from_tokens(["openid", "calendar"]).unwrap(),
+            redirect_uri: "https://gw.example/callback".parse().unwrap(),
+            authorize_params: vec![("access_type".into(), "offline".into())],
+            token_params: Vec::new(),
+            pkce: Pkce::S256,
+            id_token_signing_alg: None,
+            default_token_lifetime: None,
+            refresh: RefreshPolicy::default(),
+            retry: RetryPolicy::default(),
+        };
+        Self { registration, needs_person, script: Mutex::default() }
+    }
+
+    pub(super) fn announce_iss(&self, announced: bool) {
+        self.script.lock().iss_announced = announced;
+    }
+
+    pub(super) fn fail_redemption(&self, fail: bool) {
+        self.script.lock().fail = fail;
+    }
+
+    pub(super) fn redeem_slowly(&self, delay: Duration) {
+        self.script.lock().delay = delay;
+    }
+
+    pub(super) fn redeemed(&self) -> Vec<Redeemed> {
+        self.script.lock().redeemed.clone()
+    }
+
+    pub(super) fn targets_asked(&self) -> usize {
+        self.script.lock().targets_asked
+    }
+}
+
+impl AuthorizationProvider for ScriptedProvider {
+    fn registration(&self) -> &ClientRegistration {
+        &self.registration
+    }
+
+    fn needs_person(&self) -> bool {
+        self.needs_person
+    }
+
+    fn authorization_target(&self) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>> {
+        let mut script = self.script.lock();
+        script.targets_asked += 1;
+        let target = AuthorizationTarget {
+            endpoint: "https://id.example/authorize".parse().unwrap(),
+            issuer: Some("https://id.example".into()),
+            iss_announced: script.iss_announced,
+        };
+        async move {
+            tokio::task::yield_now().await;
+            Ok(target)
+        }
+        .boxed_local()
+    }
+
+    fn redeem(
+        &self,
+        subject: Subject,
+        redemption: Redemption,
+        nonce: Option<Secret>,
+    ) -> LocalBoxFuture<'static, Result<(), TokenError>> {
+        let mut script = self.script.lock();
+        let id = ConnectionId { profile: self.registration.profile.clone(), subject: subject.clone() };
+        script.redeemed.push((subject, redemption, nonce));
+        let (fail, delay) = (script.fail, script.delay);
+        async move {
+            tokio::time::sleep(delay).await;
+            if fail { Err(TokenError::Aborted { id }) } else { Ok(()) }
+        }
+        .boxed_local()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    flows: BTreeMap<StateHash, FlowRecord>,
+    links: BTreeMap<StateHash, ConnectSession>,
+    fail: bool,
+}
+
+/// A store in memory whose answers take a turn, as real ones do.
+#[derive(Debug, Default)]
+pub(super) struct MemoryFlows(Mutex<Kept>);
+
+impl MemoryFlows {
+    pub(super) fn flow(&self, state: StateHash) -> Option<FlowRecord> {
+        self.0.lock().flows.get(&state).cloned()
+    }
+
+    pub(super) fn put(&self, record: FlowRecord) {
+        self.0.lock().flows.insert(record.state, record);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().flows.len()
+    }
+
+    pub(super) fn fail(&self, fail: bool) {
+        self.0.lock().fail = fail;
+    }
+
+    fn answer<T: 'static>(
+        &self,
+        work: impl FnOnce(&mut Kept) -> T,
+    ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
+        let mut kept = self.0.lock();
+        if kept.fail {
+            return ready(Err(StoreError::Unavailable("as told".into()))).boxed_local();
+        }
+        let result = work(&mut kept);
+        async move {
+            tokio::task::yield_now().await;
+            Ok(result)
+        }
+        .boxed_local()
+    }
+}
+
+impl FlowStore for MemoryFlows {
+    fn save(&self, record: FlowRecord) -> LocalBoxFuture<'static, Result<(), StoreError>> {
+        self.answer(|kept| drop(kept.flows.insert(record.state, record)))
+    }
+
+    fn load(&self, state: StateHash) -> LocalBoxFuture<'static, Result<Option<FlowRecord>, StoreError>> {
+        self.answer(|kept| kept.flows.get(&state).cloned())
+    }
+
+    fn take(&self, state: StateHash) -> LocalBoxFuture<'static, Result<bool, StoreError>> {
+        self.answer(|kept| kept.flows.remove(&state).is_some())
+    }
+
+    fn save_link(&self, link: ConnectSession) -> LocalBoxFuture<'static, Result<(), StoreError>> {
+        self.answer(|kept| drop(kept.links.insert(link.token, link)))
+    }
+
+    fn take_link(
+        &self,
+        token: StateHash,
+    ) -> LocalBoxFuture<'static, Result<Option<ConnectSession>, StoreError>> {
+        self.answer(|kept| kept.links.remove(&token))
+    }
+
+    fn purge(&self, now: Timestamp) -> LocalBoxFuture<'static, Result<usize, StoreError>> {
+        self.answer(|kept| {
+            let before = kept.flows.len() + kept.links.len();
+            kept.flows.retain(|_, flow| now < flow.expires_at);
+            kept.links.retain(|_, link| now < link.expires_at);
+            before - kept.flows.len() - kept.links.len()
+        })
+    }
+}
