@@ -9,7 +9,7 @@ use claviger_actors::provider::error::TokenError;
 use claviger_actors::supervision::ActorKind;
 
 use crate::caller::{Caller, basic};
-use crate::engine::{Gateway, Setup, connection};
+use crate::engine::{Gateway, Setup, aged_connection, connection};
 use crate::upstream::Upstream;
 
 /// Answers 200 to `token-new` and 401 to every other token, and repeats the body.
@@ -108,13 +108,52 @@ async fn other_refusals_cause_no_refresh() {
 async fn a_token_that_ripens_is_used_and_refreshed_meanwhile() {
     let upstream = Upstream::echo().await;
     let gateway = Setup::to(upstream.address).start().await;
-    let ripe = connection("billing", "token-ripe", &origins(&upstream), 0);
+    let ripe = aged_connection("billing", "token-ripe", &origins(&upstream), 1000, 900);
     gateway.engine.connections().publish(ripe);
+    let answer = Caller::connect(gateway.address).await.get("/api/x").await;
+    assert!(answer.text().contains("Bearer token-ripe\r\n"));
+    assert_eq!(script(&gateway).refreshed_ahead, ["p/billing"]);
+    assert!(script(&gateway).asked.is_empty(), "nobody waited for it");
+}
+
+#[actix_web::test]
+async fn a_token_that_ended_is_replaced_before_anything_is_sent() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(upstream.address).start().await;
+    let ended = aged_connection("billing", "token-ended", &origins(&upstream), 1000, 2000);
+    gateway.engine.connections().publish(ended);
     script(&gateway).tokens.push_back(Ok(connection("billing", "token-new", &origins(&upstream), 3600)));
     let answer = Caller::connect(gateway.address).await.get("/api/x").await;
-    assert!(answer.text().contains("Bearer token-new"), "an ended token is replaced before it is sent");
-    assert!(script(&gateway).refreshed_ahead.is_empty());
-    assert!(!upstream.seen().contains("token-ripe"));
+    assert!(answer.text().contains("Bearer token-new\r\n"));
+    assert_eq!(script(&gateway).asked.pop().unwrap().rejected, None);
+    assert!(!upstream.seen().contains("token-ended"));
+}
+
+#[actix_web::test]
+async fn a_body_that_is_still_coming_is_sent_again_whole() {
+    let upstream = Upstream::run(|mut line| async move {
+        let head = line.head().await.unwrap();
+        let new = head.contains("Bearer token-new\r\n");
+        let body = String::from_utf8(line.body(if new { 11 } else { 6 }).await).unwrap();
+        match new {
+            true => line.ok(&body).await,
+            false => line.say("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await,
+        }
+        line.until_quiet(Duration::from_secs(1)).await;
+    })
+    .await;
+    let gateway = Setup::to(upstream.address).start().await;
+    script(&gateway).tokens.push_back(Ok(connection("billing", "token-new", &origins(&upstream), 3600)));
+    let mut caller = Caller::connect(gateway.address).await;
+    let auth = basic("billing");
+    caller
+        .send(format!("POST /api/x HTTP/1.1\r\nHost: gw.test\r\n{auth}Content-Length: 11\r\n\r\nhello "))
+        .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    caller.send("world").await;
+    let answer = caller.answer().await;
+    assert_eq!((answer.status, answer.text()), (200, "hello world"));
+    assert_eq!(upstream.connections(), 2);
 }
 
 #[actix_web::test]
