@@ -105,7 +105,9 @@ impl ProxyGateway for Engine {
     ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>> {
         self.script.lock().begun.push(browser.map(|secret| secret.expose().to_owned()));
         let url = Url::parse("https://id.example/authorize?state=s").unwrap();
-        Box::pin(async move { Ok(AuthorizationRedirect { url, browser: Secret::new("bound"), expires_in: 600 }) })
+        Box::pin(
+            async move { Ok(AuthorizationRedirect { url, browser: Secret::new("bound"), expires_in: 600 }) },
+        )
     }
 }
 
@@ -211,9 +213,20 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
     }
 }
 
-/// A connection with a token that lives for `lifetime` seconds from now.
+/// A connection with a token that was obtained just now and lives for `lifetime` seconds.
 pub fn connection(subject: &str, token: &str, origins: &OriginSet, lifetime: u64) -> Arc<Connection> {
-    let now = SystemClock.now();
+    aged_connection(subject, token, origins, lifetime, 0)
+}
+
+/// As [`connection`], obtained `age` seconds ago.
+pub fn aged_connection(
+    subject: &str,
+    token: &str,
+    origins: &OriginSet,
+    lifetime: u64,
+    age: u64,
+) -> Arc<Connection> {
+    let now = SystemClock.now().before(Duration::from_secs(age));
     let tokens = TokenSet {
         access_token: AccessToken::new(token).unwrap(),
         token_type: TokenType::Bearer,

@@ -76,9 +76,14 @@ struct Source {
     watch: Option<Watch>,
 }
 
-/// Waits for progress; made only once there is something to wait for.
+/// Measures how long the caller was waited for, and what it brought meanwhile. Time in which the
+/// upstream takes nothing does not count. Made only once there is something to wait for.
 struct Watch {
     timer: Pin<Box<Sleep>>,
+    waited: Duration,
+    /// Since when we wait, while we do.
+    since: Option<Instant>,
+    /// What had been received when the window began.
     received: u64,
 }
 
@@ -162,6 +167,11 @@ impl std::fmt::Debug for BodySource {
 impl Source {
     /// The next chunk, counted, limited and kept.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        if let Some(watch) = &mut self.watch
+            && let Some(since) = watch.since.take()
+        {
+            watch.waited += since.elapsed();
+        }
         if let Some(ended) = self.ended {
             return Poll::Ready(ended.err().map(Err));
         }
@@ -213,15 +223,23 @@ impl Source {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<BodyFault> {
-        let idle = self.limits.idle;
-        let watch =
-            self.watch.get_or_insert_with(|| Watch { timer: Box::pin(sleep(idle)), received: self.received });
-        while watch.timer.as_mut().poll(cx).is_ready() {
+        let (idle, now) = (self.limits.idle, Instant::now());
+        let watch = self.watch.get_or_insert_with(|| Watch {
+            timer: Box::pin(sleep(idle)),
+            waited: Duration::ZERO,
+            since: None,
+            received: self.received,
+        });
+        if watch.waited >= idle {
             if self.received - watch.received < LEAST_PROGRESS {
                 return Poll::Ready(BodyFault::Stalled { after: idle });
             }
+            watch.waited = Duration::ZERO;
             watch.received = self.received;
-            watch.timer.as_mut().reset(Instant::now() + idle);
+        }
+        watch.since = Some(now);
+        while watch.timer.as_mut().poll(cx).is_ready() {
+            watch.timer.as_mut().reset(now + (idle - watch.waited));
         }
         Poll::Pending
     }
@@ -286,3 +304,6 @@ impl std::fmt::Debug for RequestBody {
         f.debug_struct("RequestBody").field("attempt", &self.attempt).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

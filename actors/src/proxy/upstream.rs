@@ -258,3 +258,6 @@ async fn until_head<F: Future>(answer: F, exchange: &Exchange<'_>) -> Option<F::
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use actix_web::HttpResponse;
 use actix_web::dev::RequestHead;
 use actix_web::http::header::{
-    CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE,
+    CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use claviger_actors::proxy::connect::is_authority;
@@ -141,14 +141,13 @@ fn length(head: &RequestHead) -> Result<RequestLength, Refusal> {
 
 /// Whether the server library reads everything that follows as this request's body.
 fn reads_to_the_end(head: &RequestHead) -> bool {
-    head.headers.contains_key(UPGRADE) && !head.headers.contains_key(TRANSFER_ENCODING)
+    let websocket = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket");
+    head.headers.get_all(UPGRADE).any(websocket) && !head.headers.contains_key(TRANSFER_ENCODING)
         || head.method == Method::CONNECT
 }
 
 /// Whether nothing more can be read from the caller's connection after this request: it asked for
 /// another protocol, which it does not get.
 pub(super) fn ends_connection(head: &RequestHead) -> bool {
-    head.headers.contains_key(UPGRADE)
-        || head.method == Method::CONNECT
-        || head.connection_type() == ConnectionType::Upgrade
+    head.connection_type() == ConnectionType::Upgrade || reads_to_the_end(head)
 }
