@@ -7,6 +7,7 @@
 //   GET  /test/token?value=T   whether an access token is live, and whose it is
 //   GET  /test/grants          grants that live
 //   POST /test/revoke          revokes every grant, as a person does in their account settings
+//   POST /test/lifetime        { seconds } of the access tokens issued from now on
 //   POST /test/fail            { times, status?, body?, headers?, delayMs?, hang?, reset? } at the token endpoint
 import { createServer } from 'node:http';
 import { generateKeyPairSync } from 'node:crypto';
@@ -17,6 +18,7 @@ const issuer = `http://127.0.0.1:${config.port}`;
 const counts = { total: 0, injected: 0, revocation: 0 };
 const grants = new Map();
 let failure = { times: 0 };
+let accessTokenSeconds = config.accessTokenSeconds ?? 3600;
 
 const jwk = (type, options, extra) => ({
   ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }), use: 'sig', ...extra,
@@ -41,8 +43,8 @@ const provider = new Provider(issuer, {
   rotateRefreshToken: config.rotate ?? true,
   issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
   ttl: {
-    AccessToken: config.accessTokenSeconds ?? 3600,
-    ClientCredentials: config.accessTokenSeconds ?? 3600,
+    AccessToken: () => accessTokenSeconds,
+    ClientCredentials: () => accessTokenSeconds,
     AuthorizationCode: 60,
     IdToken: 3600,
     RefreshToken: 86400,
@@ -90,6 +92,7 @@ async function sideChannel(request, response, url) {
     case '/test/token': answer = await describeToken(url.searchParams.get('value')); break;
     case '/test/grants': answer = [...grants.values()]; break;
     case '/test/revoke': await Promise.all([...grants.keys()].map(revokeGrant)); break;
+    case '/test/lifetime': accessTokenSeconds = JSON.parse(body).seconds; break;
     case '/test/fail': failure = JSON.parse(body); break;
     default: response.statusCode = 404;
   }
