@@ -58,11 +58,6 @@ impl Browser {
         self.follow(page, stop).await
     }
 
-    /// Opens `url` and follows all redirects.
-    pub async fn follow_all(&mut self, url: &str) -> Page {
-        self.follow_until(url, "nowhere:").await
-    }
-
     /// Sends the first form on `page`, some fields filled in, and follows as `follow_until`.
     pub async fn submit(&mut self, page: &Page, filled: &[(&str, &str)], stop: &str) -> Page {
         let mut form =

@@ -50,13 +50,6 @@ impl Answer {
     pub fn token(token: &str, seconds: u64) -> Self {
         Self::ok(json!({ "access_token": token, "token_type": "Bearer", "expires_in": seconds }))
     }
-
-    /// An access token and a refresh token.
-    pub fn tokens(access: &str, refresh: &str, seconds: u64) -> Self {
-        Self::ok(json!({
-            "access_token": access, "refresh_token": refresh, "token_type": "Bearer", "expires_in": seconds,
-        }))
-    }
 }
 
 /// A running scripted authorization server. Ends when it is dropped.
