@@ -234,7 +234,7 @@ fn command(config: &GatewayConfig, subcommand: &str) -> Command {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("RUST_LOG", "debug")
+        .env("CLAVIGER_LOG", "debug,claviger=trace,claviger_actors=trace")
         .envs(&config.env)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
