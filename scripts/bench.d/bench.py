@@ -37,8 +37,8 @@ def measure(proxy, body, seconds):
         raise SystemExit(f"{proxy.name} served nothing:\n{text}{run.stderr}")
     return {
         "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
-        "p50_us": microseconds(re.search(r"50%\s+(\S+)", text).group(1)),
-        "p99_us": microseconds(re.search(r"99%\s+(\S+)", text).group(1)),
+        "p50_us": microseconds(re.search(r"^\s+50%\s+(\S+)", text, re.M).group(1)),
+        "p99_us": microseconds(re.search(r"^\s+99%\s+(\S+)", text, re.M).group(1)),
         "cpu_us_per_request": cpu * 1e6 / requests,
         "busy": cpu / wall,
         "rss_mib": proxy.resident_mib(),
