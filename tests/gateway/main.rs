@@ -14,4 +14,6 @@ mod failures;
 mod kill;
 mod peers;
 mod refresh;
+mod requests;
 mod restart;
+mod upstreams;

@@ -131,6 +131,11 @@ pub struct Request {
     body: Vec<u8>,
 }
 
+/// The value of an `Authorization` field with HTTP Basic credentials.
+pub fn basic(username: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+}
+
 /// Starts a request.
 pub fn request(method: &str, url: &str) -> Request {
     let url = Url::parse(url).unwrap_or_else(|e| panic!("{url}: {e}"));
@@ -153,8 +158,7 @@ impl Request {
     /// Adds HTTP Basic credentials.
     #[must_use]
     pub fn basic(self, username: &str, password: &str) -> Self {
-        let pair = STANDARD.encode(format!("{username}:{password}"));
-        self.header("Authorization", &format!("Basic {pair}"))
+        self.header("Authorization", &basic(username, password))
     }
 
     /// Adds a bearer token.
@@ -230,6 +234,23 @@ impl Request {
         head.push_str("Connection: close\r\n\r\n");
         head.into_bytes()
     }
+}
+
+/// Sends `bytes` as they are and returns what comes back until the peer closes or is silent for a
+/// second.
+pub async fn raw(address: std::net::SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+    let mut answer = Vec::new();
+    // A peer that refuses early may close before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let mut block = [0; 8192];
+    while let Ok(Ok(length)) = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut block)).await {
+        if length == 0 {
+            break;
+        }
+        answer.extend_from_slice(&block[..length]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Whose message is read: it decides when there is a body.

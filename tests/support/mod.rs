@@ -6,6 +6,7 @@ pub mod gateway_config;
 pub mod http;
 pub mod oidc_provider;
 pub mod ports;
+pub mod raw_upstream;
 pub mod scene;
 pub mod scripted_as;
 pub mod upstream;

@@ -1,7 +1,9 @@
 //! The usual casts: an authorization server, an API, and the configuration of a gateway between.
 
+use super::gateway::Gateway;
 use super::gateway_config::GatewayConfig;
 use super::oidc_provider::{OidcProvider, OidcProviderBuilder};
+use super::raw_upstream::RawUpstream;
 use super::scripted_as::ScriptedAs;
 use super::upstream::Upstream;
 
@@ -78,4 +80,23 @@ impl ScriptedScene {
         config.call_through("calendar", &upstream);
         Self { server, upstream, config }
     }
+}
+
+/// A gateway in front of `upstream`, with callers `billing` and `payroll`, each with a token that
+/// names its turn, and one worker, so that all calls share what can be shared.
+pub async fn in_front_of(upstream: &RawUpstream) -> (ScriptedAs, Gateway) {
+    let server = ScriptedAs::start().await;
+    let mut config = GatewayConfig::new();
+    config.section("providers.script", &server.provider_toml());
+    config.profile("calendar", "script", "gateway", "client_credentials", r#"["calendar"]"#);
+    let route = format!(
+        "path = \"/calendar\"\nupstream = \"http://{}/api\"\nprofile = \"calendar\"\n\
+         subject = \"caller\"\ntimeout = \"2s\"",
+        upstream.address
+    );
+    config.section("routes.calendar", &route);
+    config.caller("billing", r#"["calendar"]"#).caller("payroll", r#"["calendar"]"#);
+    config.env.insert("CLAVIGER_SERVER__WORKERS".into(), "1".into());
+    let gateway = config.start().await;
+    (server, gateway)
 }
