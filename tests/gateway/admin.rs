@@ -96,7 +96,7 @@ async fn a_connection_is_shown_and_deleted_and_the_provider_hears_of_it() {
     assert_eq!(shown["state"], "active", "{shown}");
     assert_eq!(shown["who_must_act"], "nobody", "{shown}");
     assert_eq!(shown["upstreams"], json!([scene.upstream.url()]), "{shown}");
-    assert_no_secret(&shown.to_string(), &[token.clone()]);
+    assert_no_secret(&shown.to_string(), std::slice::from_ref(&token));
 
     let deleted = gateway.admin("DELETE", path).send().await;
     assert!(matches!(deleted.status, 200 | 204), "{}", deleted.text());
