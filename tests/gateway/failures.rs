@@ -31,15 +31,16 @@ async fn assert_nothing_restarted(gateway: &Gateway) {
     }
 }
 
-/// The first token request of a machine goes wrong, and so does a refresh of a person's: an error
+/// The token requests of a machine go wrong, and so do the refreshes of a person's token: an error
 /// that says so, and a connection that is as good as before once the provider is well again.
 async fn is_survived(bad: Answer) {
     let scene = ScriptedScene::machine().await;
-    scene.server.next(bad.clone());
+    scene.server.otherwise(bad.clone());
     let gateway = scene.config.start().await;
     let start = Instant::now();
     assert_no_token(gateway.call("/calendar/events").await);
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    scene.server.otherwise(Answer::Rotate);
     eventually("calls are served again", async || gateway.call("/calendar/events").await.status == 200).await;
     assert_nothing_restarted(&gateway).await;
     gateway.assert_no_secret_in_log(&["planted-in-the-answer".into(), "planted-access-1".into()]);
@@ -48,13 +49,14 @@ async fn is_survived(bad: Answer) {
     let gateway = scene.config.start().await;
     gateway.connect("alice").await;
     let old = gateway.token_used().await;
-    scene.server.next(bad);
+    scene.server.otherwise(bad);
     let answer = gateway.admin("POST", REFRESH).send().await;
     assert!(matches!(answer.status, 502 | 503), "{}: {}", answer.status, answer.text());
     assert_eq!(gateway.token_used().await, old, "the old token serves while it lives");
     let shown = gateway.connection("calendar", "billing").await;
     assert!(shown["state"] == "retrying" || shown["state"] == "misconfigured", "{shown}");
     assert_eq!(shown["has_refresh_token"], true, "{shown}");
+    scene.server.otherwise(Answer::Rotate);
     eventually("it is refreshed again", async || gateway.admin("POST", REFRESH).send().await.status == 200)
         .await;
     assert_ne!(gateway.token_used().await, old);

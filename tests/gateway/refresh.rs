@@ -139,6 +139,9 @@ async fn a_revoked_grant_asks_the_person_again_and_the_provider_no_more() {
     gateway.token_used().await;
 
     scene.provider.revoke_all_grants().await;
+    // The upstream refuses the token, the refresh is refused too, and the upstream's word stands.
+    let first = gateway.call("/calendar/events").await.status;
+    assert!(matches!(first, 401 | 403), "{first}");
     gateway.call("/calendar/events").await.expect_problem(403, "authorization_required");
 
     let shown = gateway.connection("calendar", "billing").await;

@@ -231,14 +231,7 @@ async fn two_credentials_are_no_credential() {
 async fn an_upload_streams_and_arrives_whole() {
     let upstream = RawUpstream::start(|mut peer| async move {
         peer.head().await;
-        // Chunks: the last one ends the body.
-        let mut seen = String::new();
-        while !seen.contains("\r\n0\r\n\r\n") {
-            match peer.body(1).await {
-                Some(byte) => seen.push_str(&byte),
-                None => return,
-            }
-        }
+        let Some(seen) = peer.until("\r\n0\r\n\r\n").await else { return };
         let length = seen.matches('x').count().to_string();
         peer.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{length}", length.len())).await;
         peer.head().await;

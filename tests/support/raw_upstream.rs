@@ -101,6 +101,14 @@ impl Peer {
         Some(String::from_utf8_lossy(&body).into_owned())
     }
 
+    /// Everything up to these bytes, if nothing is sent after them.
+    pub async fn until(&mut self, end: &str) -> Option<String> {
+        while !self.unread.ends_with(end.as_bytes()) {
+            self.more().await?;
+        }
+        Some(String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned())
+    }
+
     /// Sends these bytes; a gateway that is gone does not matter.
     pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;
