@@ -17,7 +17,7 @@ TOKEN = "bench" + "t" * 795
 PASSWORD = secrets.token_hex(16)
 CREDENTIAL = "Basic " + base64.b64encode(f"bench:{PASSWORD}".encode()).decode()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = ROOT / "target/release/claviger"
+BINARY = pathlib.Path(os.environ.get("BENCH_BINARY", ROOT / "target/release/claviger"))
 # The proxy has one core, load and upstream the other. With a single core, nothing is pinned.
 CORES = sorted(os.sched_getaffinity(0))
 PROXY_CORE, LOAD_CORE = (CORES[0], CORES[1]) if len(CORES) > 1 else (None, None)

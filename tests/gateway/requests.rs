@@ -16,7 +16,7 @@ const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 /// Sends a head whose first line and further fields are given, with `billing`'s credential.
 async fn raw(gateway: &Gateway, start: &str, fields: &str, body: &str) -> String {
     let credential = http::basic("billing", PASSWORD);
-    let host = if fields.contains("Host:") { "" } else { "Host: gateway\r\n" };
+    let host = if fields.starts_with("Host:") { "" } else { "Host: gateway\r\n" };
     let text = format!("{start} HTTP/1.1\r\n{host}Authorization: {credential}\r\n{fields}\r\n{body}");
     http::raw(gateway.config.proxy, text.as_bytes()).await
 }
