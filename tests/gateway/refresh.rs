@@ -162,11 +162,11 @@ async fn a_revoked_grant_asks_the_person_again_and_the_provider_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_token_serves_while_its_refresh_is_slow() {
-    let scene = Scene::person_at(|provider| provider.access_token_seconds(8)).await;
+    let scene = Scene::person_at(|provider| provider.access_token_seconds(16)).await;
     let gateway = scene.config.start().await;
     gateway.connect("alice").await;
     let old = gateway.token_used().await;
-    let slow = serde_json::json!({ "times": 1, "delayMs": 600 });
+    let slow = serde_json::json!({ "times": 1, "delayMs": 1200 });
     scene.provider.fail(slow).await;
 
     let mut slowest = Duration::ZERO;
@@ -178,8 +178,8 @@ async fn an_old_token_serves_while_its_refresh_is_slow() {
         if token != old {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "never refreshed");
+        assert!(begun.elapsed() < Duration::from_secs(30), "never refreshed");
         sleep(Duration::from_millis(50)).await;
     }
-    assert!(slowest < Duration::from_millis(550), "a call waited {slowest:?} for the refresh");
+    assert!(slowest < Duration::from_millis(1000), "a call waited {slowest:?} for the refresh");
 }

@@ -97,7 +97,7 @@ async fn a_304_or_204_with_a_length_has_no_body_and_hangs_nobody() {
             let start = Instant::now();
             let got = get(&gateway, caller, "x").send().await.expect_status(status);
             assert!(got.body.is_empty(), "{:?}", got.body);
-            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
         }
     }
 }
