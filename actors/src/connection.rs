@@ -22,7 +22,7 @@ use crate::store::Revision;
 mod record;
 mod view;
 
-pub use record::{ConnectionRecord, Held, InFlight};
+pub use record::{ConnectionRecord, Held, InFlight, UncheckedIdToken};
 pub use view::ConnectionView;
 
 /// The upstream origins (`scheme://host:port`) that a token set may be sent to. They are part of
@@ -346,11 +346,17 @@ impl Connection {
     /// once a second, so that a busy connection does not flood its provider's mailbox.
     pub fn claim_refresh(&self, now: Timestamp) -> bool {
         let asked_at = self.refresh_asked_at.load(Ordering::Relaxed);
-        now.as_millis().saturating_sub(asked_at) >= 1000
+        // A clock that was set back must not keep a token from being refreshed.
+        (now.as_millis() < asked_at || now.as_millis() - asked_at >= 1000)
             && self
                 .refresh_asked_at
                 .compare_exchange(asked_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+    }
+
+    /// Whether it holds a token set that is not durable yet.
+    pub fn is_unsaved(&self) -> bool {
+        matches!(self.state, ConnectionState::Unsaved { .. })
     }
 
     /// The `Authorization` value to send upstream if the token is usable at `now`.

@@ -54,7 +54,9 @@ impl Connection {
     /// What the admin API and the debug endpoint say of it.
     pub fn view(&self, now: Timestamp, refreshing: bool) -> ConnectionView {
         let freshness = self.freshness(now);
-        let lapsed = !self.renewable && freshness == Freshness::Ended;
+        let lapsed = !self.renewable
+            && freshness == Freshness::Ended
+            && matches!(self.state, ConnectionState::Active { .. } | ConnectionState::Retrying { .. });
         let (state, reason, since) = match &self.state {
             ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. }
                 if lapsed =>
@@ -79,7 +81,8 @@ impl Connection {
         ConnectionView {
             profile: self.id.profile.to_string(),
             subject: self.id.subject.to_string(),
-            state: if refreshing { "refreshing" } else { state },
+            // A token set that waits to be saved has a flight of its own all the while.
+            state: if refreshing && state != "unsaved" { "refreshing" } else { state },
             reason,
             detail: self.state.trouble().map(|trouble| trouble.detail.clone()),
             since: since.to_string(),
