@@ -2,23 +2,31 @@
 //! everything that was promised must hold.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_actors::clock::Clock;
-use claviger_actors::flow::error::FlowError;
 use claviger_actors::gateway::GatewayHandle;
-use claviger_actors::protocol::authorization_response::AuthorizationResponse;
-use claviger_actors::protocol::secret::Secret;
+use claviger_actors::protocol::token::{AccessToken, Expiry, RefreshToken, TokenSet, TokenType};
 use claviger_actors::provider::error::TokenError;
-use claviger_actors::supervision::ActorKind;
+use claviger_actors::supervision::{ActorKind, AskError};
 use tokio::task::LocalSet;
 
+use crate::people::spawn_consent;
 use crate::world::{ORIGIN, World, connection_id};
 
-const SUBJECTS: [&str; 3] = ["alice", "bob", "carol"];
+/// Profile and subject.
+pub type Who = (&'static str, &'static str);
+
+const PEOPLE: [Who; 4] = [("person", "alice"), ("person", "bob"), ("person", "carol"), ("other", "alice")];
+const ROBOT: Who = ("robot", "robot");
+
+/// What the provider calls them.
+pub fn name(who: Who) -> String {
+    format!("{}.{}", who.0, who.1)
+}
 
 /// What happened, in order, and what must not have.
 #[derive(Debug, Default)]
@@ -26,11 +34,30 @@ pub struct Story {
     pub lines: Vec<String>,
     pub faults: Vec<String>,
     pub token_requests: u64,
-    /// Subjects whose consent was acknowledged and neither revoked nor deleted since.
-    connected: BTreeMap<&'static str, bool>,
+    /// Whose consent was acknowledged and neither revoked nor deleted since.
+    connected: BTreeSet<Who>,
+    /// How often it became doubtful whether they are connected.
+    doubts: BTreeMap<Who, u64>,
 }
 
-type Shared = Rc<RefCell<Story>>;
+impl Story {
+    /// From now on nothing is expected of `who`, until whoever raised the doubt settles it.
+    pub fn doubt(&mut self, who: Who) -> u64 {
+        self.connected.remove(&who);
+        let doubts = self.doubts.entry(who).or_default();
+        *doubts += 1;
+        *doubts
+    }
+
+    /// `who` is connected, unless something else began since `doubt`.
+    pub fn trust(&mut self, who: Who, doubt: u64) {
+        if self.doubts.get(&who) == Some(&doubt) {
+            self.connected.insert(who);
+        }
+    }
+}
+
+pub type Shared = Rc<RefCell<Story>>;
 
 /// Plays `seed`.
 pub fn run(seed: u64) -> Story {
@@ -59,11 +86,13 @@ fn in_runtime<F: Future<Output = ()>>(life: impl FnOnce() -> F) {
 }
 
 async fn play_epoch(world: &mut World, story: &Shared, epoch: u64) {
-    let gateway = world.start_engine().await;
-    note(world, story, format!("epoch {epoch}"));
+    world.clock.resume();
+    let engines = world.start_engines().await;
+    note(world, story, format!("epoch {epoch}, engines: {}", engines.len()));
     let actions = 20 + world.rng.below(40);
     for _ in 0..actions {
-        act(world, story, &gateway);
+        let gateway = &engines[world.rng.below(engines.len() as u64) as usize];
+        act(world, story, gateway);
         let pause = match world.rng.below(10) {
             0..6 => world.rng.below(300),
             6..9 => world.rng.below(10_000),
@@ -79,34 +108,40 @@ async fn play_epoch(world: &mut World, story: &Shared, epoch: u64) {
 }
 
 fn act(world: &mut World, story: &Shared, gateway: &GatewayHandle) {
-    let subject = SUBJECTS[world.rng.below(3) as usize];
+    let who = PEOPLE[world.rng.below(PEOPLE.len() as u64) as usize];
     match world.rng.below(100) {
-        0..45 => {
+        0..36 => {
             for _ in 0..=world.rng.below(4) {
-                spawn_call(world, story, gateway, "person", subject);
+                spawn_call(world, story, gateway, who);
             }
         }
-        45..52 => spawn_call(world, story, gateway, "robot", "robot"),
-        52..70 => spawn_consent(world, story, gateway, subject),
-        70..75 => spawn_refresh(world, story, gateway, subject),
-        75..78 => {
-            note(world, story, format!("{subject} revokes at the provider"));
-            world.provider.revoke(subject);
-            story.borrow_mut().connected.remove(subject);
+        36..43 => spawn_call(world, story, gateway, ROBOT),
+        43..58 => spawn_consent(world, story, gateway, who),
+        58..63 => spawn_refresh(world, story, gateway, who),
+        63..68 => gateway.refresh_ahead(&connection_id(who)),
+        68..71 => {
+            note(world, story, format!("{who:?} revokes at the provider"));
+            world.provider.revoke(&name(who));
+            story.borrow_mut().doubt(who);
         }
-        78..81 => spawn_delete(world, story, gateway, subject),
-        81..89 => spawn_panic(world, story, gateway),
-        89..93 => {
+        71..74 => spawn_delete(world, story, gateway, who),
+        74..77 => spawn_import(world, story, gateway, who),
+        77..86 => spawn_panic(world, story, gateway),
+        86..90 => {
             let failing = 1 + world.rng.below(6) as u32;
             note(world, story, format!("{failing} commits will fail"));
             world.store_faults.fail_next_commits(failing);
         }
-        93..95 => world.store_faults.lose_next_answers(1),
-        95..97 => world.store_faults.delay_commits(Duration::from_millis(world.rng.below(500))),
+        90..91 => world.store_faults.fail_next_reads(1),
+        91..94 => world.store_faults.lose_next_answers(1),
+        94..96 => world.store_faults.delay_commits(Duration::from_millis(world.rng.below(500))),
         _ => {
             let step = world.rng.below(7_200_000) as i64 - 3_600_000;
-            note(world, story, format!("the clock is set by {step} ms"));
-            world.clock.step(step);
+            // Replicas agree on marks by the clock that they share.
+            if world.engines == 1 {
+                note(world, story, format!("the clock is set by {step} ms"));
+                world.clock.step(step);
+            }
         }
     }
 }
@@ -115,170 +150,153 @@ fn note(world: &World, story: &Shared, line: String) {
     story.borrow_mut().lines.push(format!("{} {line}", world.clock.now().as_millis()));
 }
 
-fn fault(story: &Shared, line: String) {
+pub fn fault(story: &Shared, line: String) {
     story.borrow_mut().faults.push(line);
 }
 
 /// A way to write into the story from a task that may outlive the action.
-fn teller(world: &World, story: &Shared) -> impl Fn(String) + 'static {
+pub fn teller(world: &World, story: &Shared) -> impl Fn(String) + 'static {
     let (clock, story) = (world.clock.clone(), story.clone());
     move |line| story.borrow_mut().lines.push(format!("{} {line}", clock.now().as_millis()))
 }
 
-fn spawn_call(
-    world: &World,
-    story: &Shared,
-    gateway: &GatewayHandle,
-    profile: &'static str,
-    subject: &'static str,
-) {
+/// A call; sometimes the upstream refuses the token, and the call is made again.
+fn spawn_call(world: &mut World, story: &Shared, gateway: &GatewayHandle, who: Who) {
     let (gateway, tell, story) = (gateway.clone(), teller(world, story), story.clone());
     let (provider, clock) = (world.provider.clone(), world.clock.clone());
+    let refusals = if world.rng.below(5) == 0 { 1 } else { 0 };
     tokio::task::spawn_local(async move {
-        let id = connection_id(profile, subject);
-        let answer = gateway.access_token(&id, Arc::from(ORIGIN), None, Duration::from_secs(40)).await;
-        match answer {
-            Ok(connection) => {
-                let tokens = connection.state.tokens().expect("a usable connection holds tokens");
-                let token = tokens.access_token.expose();
-                if !token.starts_with(&format!("access.{subject}-")) {
-                    fault(&story, format!("{subject} was given {token}"));
+        let id = connection_id(who);
+        let mut rejected = None;
+        for _ in 0..=refusals {
+            let answer =
+                gateway.access_token(&id, Arc::from(ORIGIN), rejected, Duration::from_secs(45)).await;
+            match answer {
+                Ok(connection) => {
+                    let tokens = connection.state.tokens().expect("a usable connection holds tokens");
+                    let token = tokens.access_token.expose();
+                    if !token.starts_with(&format!("access.{}-", name(who))) {
+                        fault(&story, format!("{who:?} was given {token}"));
+                    }
+                    if connection.authorization(clock.now()).is_none() {
+                        fault(&story, format!("{who:?} was given a token that has ended"));
+                    }
+                    let print = tokens.access_token.fingerprint();
+                    if rejected == Some(print) && !connection.after_rejection {
+                        fault(&story, format!("{who:?} was given the token that had been refused"));
+                    }
+                    tell(format!("call {who:?}: {print}"));
+                    rejected = Some(print);
                 }
-                if connection.authorization(clock.now()).is_none() {
-                    fault(&story, format!("{subject} was given a token that has ended"));
+                Err(error) => {
+                    // Consent is asked for again only when the grant is dead.
+                    let dropped = matches!(error, TokenError::AuthorizationRequired { .. })
+                        && story.borrow().connected.contains(&who)
+                        && provider.has_live_grant(&name(who));
+                    if dropped {
+                        fault(&story, format!("{who:?}'s live grant was dropped: {error:?}"));
+                    }
+                    if matches!(error, TokenError::Ask { source: AskError::TimedOut, .. }) {
+                        fault(&story, format!("a call of {who:?} was left hanging"));
+                    }
+                    return tell(format!("call {who:?}: {error}"));
                 }
-                tell(format!("call {profile}/{subject}: {}", tokens.access_token.fingerprint()));
-            }
-            Err(error) => {
-                // Consent is asked for again only when the grant is dead.
-                let dropped = matches!(error, TokenError::AuthorizationRequired { .. })
-                    && story.borrow().connected.contains_key(subject)
-                    && provider.has_live_grant(subject);
-                if dropped {
-                    fault(&story, format!("{subject}'s live grant was dropped: {error:?}"));
-                }
-                tell(format!("call {profile}/{subject}: {error}"));
             }
         }
     });
 }
 
-fn spawn_refresh(world: &World, story: &Shared, gateway: &GatewayHandle, subject: &'static str) {
+fn spawn_refresh(world: &World, story: &Shared, gateway: &GatewayHandle, who: Who) {
     let (gateway, tell) = (gateway.clone(), teller(world, story));
     tokio::task::spawn_local(async move {
-        let answer = gateway.refresh_connection(&connection_id("person", subject)).await;
-        tell(format!("refresh {subject}: {:?}", answer.map(|view| view.state)));
+        let answer = gateway.refresh_connection(&connection_id(who)).await;
+        tell(format!("refresh {who:?}: {:?}", answer.map(|view| view.state)));
     });
 }
 
-fn spawn_delete(world: &World, story: &Shared, gateway: &GatewayHandle, subject: &'static str) {
+fn spawn_delete(world: &World, story: &Shared, gateway: &GatewayHandle, who: Who) {
     let (gateway, tell, story) = (gateway.clone(), teller(world, story), story.clone());
-    story.borrow_mut().connected.remove(subject);
+    story.borrow_mut().doubt(who);
     tokio::task::spawn_local(async move {
-        let answer = gateway.delete_connection(&connection_id("person", subject)).await;
+        let answer = gateway.delete_connection(&connection_id(who)).await;
         // A consent given meanwhile was deleted as well.
-        story.borrow_mut().connected.remove(subject);
-        tell(format!("delete {subject}: {answer:?}"));
+        story.borrow_mut().doubt(who);
+        tell(format!("delete {who:?}: {answer:?}"));
+    });
+}
+
+/// A token set from elsewhere takes the place of what is there.
+fn spawn_import(world: &World, story: &Shared, gateway: &GatewayHandle, who: Who) {
+    let (gateway, tell, story) = (gateway.clone(), teller(world, story), story.clone());
+    let doubt = story.borrow_mut().doubt(who);
+    let provider = world.provider.clone();
+    let (access, refresh) = provider.grant_elsewhere(&name(who));
+    let now = world.clock.now();
+    let tokens = TokenSet {
+        access_token: AccessToken::new(access).unwrap(),
+        token_type: TokenType::Bearer,
+        obtained_at: now,
+        expiry: Expiry::Stated { at: now.after(Duration::from_secs(60)) },
+        refresh_token: Some(RefreshToken::new(refresh).unwrap()),
+        scope: None,
+        identity: None,
+        extra: BTreeMap::new(),
+    };
+    tokio::task::spawn_local(async move {
+        let answer = gateway.import_connection(&connection_id(who), tokens).await;
+        if answer.is_ok() && provider.has_live_grant(&name(who)) {
+            story.borrow_mut().trust(who, doubt);
+        }
+        tell(format!("import {who:?}: {:?}", answer.map(|view| view.state)));
     });
 }
 
 fn spawn_panic(world: &mut World, story: &Shared, gateway: &GatewayHandle) {
-    let (kind, id) = match world.rng.below(4) {
-        0 => (ActorKind::Provider, "person"),
-        1 => (ActorKind::Provider, "robot"),
-        2 => (ActorKind::TokenStore, "store"),
-        _ => (ActorKind::Flow, "registrar"),
+    let (kind, id) = match world.rng.below(6) {
+        0 => (ActorKind::Provider, Some("person")),
+        1 => (ActorKind::Provider, Some("robot")),
+        2 => (ActorKind::TokenStore, Some("store")),
+        3 => (ActorKind::Flow, Some("registrar")),
+        _ => (ActorKind::Flow, None),
     };
-    let (gateway, tell) = (gateway.clone(), teller(world, story));
+    let (gateway, tell, drawn) = (gateway.clone(), teller(world, story), world.rng.next());
     tokio::task::spawn_local(async move {
-        let found = gateway.supervisor().inject_panic(kind, id).await;
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => {
+                let mut flows: Vec<_> = gateway.inspect().await;
+                flows.retain(|report| report.kind == ActorKind::Flow && report.id != "registrar");
+                if flows.is_empty() {
+                    return;
+                }
+                flows.swap_remove(drawn as usize % flows.len()).id
+            }
+        };
+        let found = gateway.supervisor().inject_panic(kind, &id).await;
         tell(format!("panic in {kind:?} {id}: {found}"));
     });
 }
 
-/// A person consents, and things go right or wrong on the way back.
-fn spawn_consent(world: &mut World, story: &Shared, gateway: &GatewayHandle, subject: &'static str) {
-    let (gateway, tell, story) = (gateway.clone(), teller(world, story), story.clone());
-    let (provider, mut rng) = (world.provider.clone(), world.rng.fork());
-    // Until it is known how this ends, nothing can be expected of this subject.
-    story.borrow_mut().connected.remove(subject);
-    tokio::task::spawn_local(async move {
-        let begun = gateway.begin_authorization(connection_id("person", subject), None, None).await;
-        let redirect = match begun {
-            Ok(redirect) => redirect,
-            Err(error) => return tell(format!("consent {subject}: not begun: {error}")),
-        };
-        let (code, state) = provider.consent(&redirect.url, subject);
-        tokio::time::sleep(Duration::from_millis(rng.below(30_000))).await;
-        let genuine = response(&state, &code, None);
-        let wrong = rng.below(4);
-        let refused = match wrong {
-            0 => Some((genuine.clone(), Some(Secret::new("B".repeat(43))))),
-            1 => Some((genuine.clone(), None)),
-            2 => Some((response("no-such-state", &code, None), Some(redirect.browser.clone()))),
-            _ => None,
-        };
-        if let Some((forged, browser)) = refused {
-            let answer = gateway.accept_authorization_response(forged, browser).await;
-            tell(format!(
-                "forged callback {wrong} for {subject}: {:?}",
-                answer.as_ref().err().map(ToString::to_string)
-            ));
-            if answer.is_ok() {
-                fault(&story, format!("a forged callback was accepted for {subject}"));
-            }
-        }
-        let browser = Some(redirect.browser.clone());
-        let first = gateway.accept_authorization_response(genuine.clone(), browser.clone());
-        let outcome = if rng.below(2) == 0 {
-            let (first, second) =
-                tokio::join!(first, gateway.accept_authorization_response(genuine.clone(), browser.clone()));
-            if first.is_ok() && second.is_ok() {
-                fault(&story, format!("one state of {subject} was used twice"));
-            }
-            if first.is_ok() { first } else { second }
-        } else {
-            first.await
-        };
-        tell(format!("consent {subject}: {:?}", outcome.as_ref().err().map(ToString::to_string)));
-        if outcome.is_ok() && provider.has_live_grant(subject) {
-            story.borrow_mut().connected.insert(subject, true);
-        }
-        let replay = gateway.accept_authorization_response(genuine, browser).await;
-        let harmless =
-            matches!(&replay, Err(FlowError::Invalid { .. } | FlowError::Store(_) | FlowError::Ask(_)));
-        if outcome.is_ok() && !harmless {
-            fault(&story, format!("a replayed callback of {subject} gave {replay:?}"));
-        }
-    });
-}
-
-fn response(state: &str, code: &str, iss: Option<&str>) -> AuthorizationResponse {
-    AuthorizationResponse {
-        state: Secret::new(state),
-        iss: iss.map(str::to_owned),
-        result: Ok(Secret::new(code)),
-    }
-}
-
 /// The storm is over: whoever is connected gets a token.
 async fn epilogue(world: &World, story: &Shared) {
-    let gateway = world.start_engine().await;
+    world.clock.resume();
+    let engines = world.start_engines().await;
     world.store_faults.fail_next_commits(0);
     world.store_faults.lose_next_answers(0);
     world.store_faults.delay_commits(Duration::ZERO);
     note(world, story, "calm".to_owned());
-    let connected: Vec<&str> = story.borrow().connected.keys().copied().collect();
-    let expected = connected.into_iter().map(|subject| ("person", subject)).chain([("robot", "robot")]);
-    for (profile, subject) in expected {
-        if profile == "person" && !world.provider.has_live_grant(subject) {
-            continue;
-        }
-        let id = connection_id(profile, subject);
-        let answer = gateway.access_token(&id, Arc::from(ORIGIN), None, Duration::from_secs(60)).await;
-        note(world, story, format!("at last {profile}/{subject}: {:?}", answer.as_ref().err()));
-        if let Err(error) = answer {
-            fault(story, format!("{profile}/{subject} was connected and has no token: {error:?}"));
+    let connected: Vec<Who> = story.borrow().connected.iter().copied().collect();
+    for gateway in &engines {
+        for who in connected.iter().copied().chain([ROBOT]) {
+            if who != ROBOT && !world.provider.has_live_grant(&name(who)) {
+                continue;
+            }
+            let id = connection_id(who);
+            let answer = gateway.access_token(&id, Arc::from(ORIGIN), None, Duration::from_secs(60)).await;
+            note(world, story, format!("at last {who:?}: {:?}", answer.as_ref().err()));
+            if let Err(error) = answer {
+                fault(story, format!("{who:?} was connected and has no token: {error:?}"));
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Deterministic simulation of the engine: the real `ProviderActor`, `TokenStoreActor`, registrar
 //! and `FlowActor`s under a seeded schedule of calls, consents, delays, failures, panics, clock
-//! steps and crashes, against a model of an authorization server that rotates refresh tokens.
+//! steps and crashes, one engine or two replicas of it, against a model of an authorization server that rotates refresh tokens.
 //!
 //! Invariants: one use of one state; at most one token request in flight a connection; no token
-//! for another subject; no live grant dropped; no acknowledged consent lost.
+//! for another subject; no live grant dropped; no acknowledged consent lost; no call left hanging;
+//! no refused token given again.
 //!
 //! `CLAVIGER_SIM_SEEDS=10000` sets how many seeds are run (default 200), `CLAVIGER_SIM_SEED=77`
 //! replays one, with its story on stderr.
@@ -17,6 +18,7 @@
 )]
 
 mod driver;
+mod people;
 mod provider_model;
 mod rng;
 mod world;

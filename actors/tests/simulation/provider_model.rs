@@ -30,6 +30,18 @@ struct Grant {
     in_flight: u32,
 }
 
+impl Grant {
+    fn new(subject: &str, current: &str) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            current: current.to_owned(),
+            previous: None,
+            revoked: false,
+            in_flight: 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Code {
     subject: String,
@@ -63,6 +75,8 @@ enum Fate {
     ServerError,
     Throttled,
     Garbage,
+    /// The transport itself panics; the provider did what it was asked.
+    Panic,
 }
 
 impl ProviderModel {
@@ -101,7 +115,7 @@ impl ProviderModel {
     }
 
     /// The person consents to the authorization request at `url`: the code and state that the
-    /// browser brings back.
+    /// browser brings back. Clients are named like their profiles.
     pub fn consent(&self, url: &Url, subject: &str) -> (String, String) {
         let query: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
         let mut state = self.0.lock();
@@ -111,9 +125,19 @@ impl ProviderModel {
             }
         }
         let code = state.mint("code");
+        let client = query.get("client_id").cloned().unwrap_or_default();
+        let subject = format!("{client}.{subject}");
         let challenge = query.get("code_challenge").cloned().unwrap_or_default();
-        state.codes.insert(code.clone(), Code { subject: subject.to_owned(), challenge, used: false });
+        state.codes.insert(code.clone(), Code { subject, challenge, used: false });
         (code, query.get("state").cloned().unwrap_or_default())
+    }
+
+    /// A grant made elsewhere: its access token and its refresh token.
+    pub fn grant_elsewhere(&self, subject: &str) -> (String, String) {
+        let mut state = self.0.lock();
+        let (access, current) = (state.mint(&format!("access.{subject}")), state.mint("refresh"));
+        state.grants.push(Grant::new(subject, &current));
+        (access, current)
     }
 
     /// The person revokes everything they granted.
@@ -154,7 +178,8 @@ impl State {
             77..82 => Fate::LostBefore,
             82..87 => Fate::LostAfter,
             87..93 => Fate::ServerError,
-            93..97 => Fate::Throttled,
+            93..96 => Fate::Throttled,
+            96..98 => Fate::Panic,
             _ => Fate::Garbage,
         }
     }
@@ -175,7 +200,7 @@ impl State {
     fn process(&mut self, form: &BTreeMap<String, String>) -> (StatusCode, serde_json::Value) {
         let value = |key: &str| form.get(key).cloned().unwrap_or_default();
         match value("grant_type").as_str() {
-            "client_credentials" => (StatusCode::OK, self.tokens("robot", None)),
+            "client_credentials" => (StatusCode::OK, self.tokens("robot.robot", None)),
             "authorization_code" => self.redeem(&value("code"), &value("code_verifier")),
             "refresh_token" => self.refresh(&value("refresh_token")),
             other => {
@@ -201,14 +226,7 @@ impl State {
         }
         let subject = known.subject.clone();
         let current = self.mint("refresh");
-        let grant = Grant {
-            subject: subject.clone(),
-            current: current.clone(),
-            previous: None,
-            revoked: false,
-            in_flight: 0,
-        };
-        self.grants.push(grant);
+        self.grants.push(Grant::new(&subject, &current));
         (StatusCode::OK, self.tokens(&subject, Some(&current)))
     }
 
@@ -294,7 +312,7 @@ impl Transport for ProviderModel {
             };
             tokio::time::sleep(delay).await;
             let processed = match fate {
-                Fate::Answered | Fate::LostAfter => Some(model.lock().process(&form)),
+                Fate::Answered | Fate::LostAfter | Fate::Panic => Some(model.lock().process(&form)),
                 _ => None,
             };
             // An answer travels too: there is time to be killed between it and its arrival.
@@ -308,6 +326,7 @@ impl Transport for ProviderModel {
                 (Fate::Answered, Some((status, body))) => {
                     Ok(answer(status, body.to_string(), HeaderMap::new()))
                 }
+                (Fate::Panic, _) => panic!("injected by a test"),
                 (Fate::Unreachable, _) => {
                     Err(TransportError::Connect { authority: authority(), cause: "refused".to_owned() })
                 }

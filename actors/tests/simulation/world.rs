@@ -25,6 +25,7 @@ use claviger_actors::store::sealed::Vault;
 use claviger_actors::{client_auth, grants};
 use url::Url;
 
+use crate::driver::Who;
 use crate::provider_model::{AUTHORITY, ProviderModel};
 use crate::rng::{Rng, SimEntropy};
 
@@ -44,7 +45,7 @@ impl SimClock {
     }
 
     /// Continues in a new runtime where the last one stopped.
-    fn resume(&self) {
+    pub fn resume(&self) {
         *self.origin.lock() = Some(tokio::time::Instant::now());
     }
 
@@ -76,6 +77,8 @@ pub struct World {
     pub clock: Arc<SimClock>,
     pub provider: ProviderModel,
     pub store: Arc<MemoryStore>,
+    /// How many engines work on the store at once.
+    pub engines: u64,
     pub store_faults: MemoryFaults,
     entropy: Arc<dyn Entropy>,
     key: Secret,
@@ -85,10 +88,16 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let store_faults = MemoryFaults::default();
+        let engines = if seed % 4 == 3 { 2 } else { 1 };
+        let store = match engines {
+            1 => MemoryStore::new(store_faults.clone()),
+            _ => MemoryStore::shared(store_faults.clone()),
+        };
         Self {
+            engines,
             clock: Arc::new(SimClock::new()),
             provider: ProviderModel::new(rng.fork()),
-            store: Arc::new(MemoryStore::new(store_faults.clone())),
+            store: Arc::new(store),
             store_faults,
             entropy: Arc::new(SimEntropy::new(rng.fork())),
             key: Secret::new(STANDARD.encode([7u8; 32])),
@@ -96,14 +105,25 @@ impl World {
         }
     }
 
-    /// Starts the engine over what the last one left.
+    /// Starts all engines over what the last ones left.
+    pub async fn start_engines(&self) -> Vec<GatewayHandle> {
+        // A gateway that cannot read its store does not start; that is tested elsewhere.
+        self.store_faults.fail_next_reads(0);
+        let mut engines = Vec::new();
+        for _ in 0..self.engines {
+            engines.push(self.start_engine().await);
+        }
+        engines
+    }
+
+    /// Starts an engine over what the last one left.
     pub async fn start_engine(&self) -> GatewayHandle {
-        self.clock.resume();
         let key = SealingKey::from_base64(&self.key).unwrap();
         let keyring = Keyring::new("k1", BTreeMap::from([("k1".to_owned(), key)])).unwrap();
         let parts = GatewayParts {
             profiles: vec![
                 Arc::new(profile("person", "authorization_code")),
+                Arc::new(profile("other", "authorization_code")),
                 Arc::new(profile("robot", "client_credentials")),
             ],
             routing: RoutingTable::default(),
@@ -124,7 +144,7 @@ impl World {
     }
 }
 
-pub fn connection_id(profile: &str, subject: &str) -> ConnectionId {
+pub fn connection_id((profile, subject): Who) -> ConnectionId {
     ConnectionId { profile: ProfileId::new(profile).unwrap(), subject: Subject::new(subject).unwrap() }
 }
 
@@ -141,7 +161,7 @@ fn profile(name: &str, grant: &str) -> Profile {
                 ..Endpoints::default()
             },
         },
-        client_id: "client".to_owned(),
+        client_id: name.to_owned(),
         scopes: ScopeSet::from_tokens(["calendar"]).unwrap(),
         redirect_uri: Url::parse("https://gateway.example/callback").unwrap(),
         authorize_params: Vec::new(),
