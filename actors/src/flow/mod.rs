@@ -7,6 +7,7 @@
 pub mod actor;
 mod check;
 pub mod error;
+mod links;
 pub mod messages;
 pub mod ports;
 pub mod record;

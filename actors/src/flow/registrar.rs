@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::actor::{FlowActor, FlowParts};
 use super::error::FlowError;
+use super::links::Links;
 use super::messages::{
     AcceptAuthorizationResponse, AuthorizationRedirect, BeginAuthorization, CompleteAuthorization,
     ConnectLink, CreateConnectLink, FlowOutcome, TakeConnectLink,
@@ -93,6 +94,7 @@ pub struct FlowRegistrar {
     flows: BTreeMap<StateHash, Pending>,
     /// The flows of each browser, oldest first.
     browsers: BTreeMap<StateHash, VecDeque<StateHash>>,
+    links: Links,
     /// Flows that are being begun and not yet in `flows`.
     beginning: usize,
     last_error: Option<String>,
@@ -110,6 +112,7 @@ impl FlowRegistrar {
                 services: services.clone(),
                 flows: BTreeMap::new(),
                 browsers: BTreeMap::new(),
+                links: Links::default(),
                 beginning: 0,
                 last_error: None,
                 _guard: guard,
@@ -201,6 +204,7 @@ impl FlowRegistrar {
         for state in expired {
             self.forget(state);
         }
+        self.links.forget_expired(now);
     }
 
     fn purge(&mut self, ctx: &mut Context<Self>) {
@@ -387,24 +391,48 @@ impl Handler<AcceptAuthorizationResponse> for FlowRegistrar {
 }
 
 impl Handler<CreateConnectLink> for FlowRegistrar {
-    type Result = ResponseFuture<Result<ConnectLink, FlowError>>;
+    type Result = ResponseActFuture<Self, Result<ConnectLink, FlowError>>;
 
     fn handle(&mut self, create: CreateConnectLink, _: &mut Self::Context) -> Self::Result {
-        let known = self.provider(&create.connection.profile).map(drop);
+        if let Err(error) = self.provider(&create.connection.profile) {
+            return Box::pin(fut::ready(Err(error)));
+        }
+        let (now, lifetime) = (self.now(), self.services.limits.lifetime);
+        if let Some((token, left)) =
+            self.links.again(&create.connection, create.return_to.as_deref(), now, lifetime)
+        {
+            return Box::pin(fut::ready(Ok(ConnectLink { token, expires_in: left.as_secs() })));
+        }
+        let is_full = |this: &Self| {
+            this.links.connections() >= this.services.limits.pending && !this.links.has(&create.connection)
+        };
+        if is_full(self) {
+            self.forget_expired();
+        }
+        if is_full(self) {
+            return Box::pin(fut::ready(Err(FlowError::TooMany)));
+        }
         let token = random_token(&*self.services.entropy);
-        let lifetime = self.services.limits.lifetime;
         let link = ConnectSession {
             token: StateHash::of(token.expose()),
             connection: create.connection,
             return_to: create.return_to,
-            expires_at: self.now().after(lifetime),
+            expires_at: now.after(lifetime),
         };
         let store = self.services.store.clone();
-        Box::pin(async move {
-            known?;
-            store.save_link(link).await?;
+        let saving = async move {
+            store.save_link(link.clone()).await?;
+            Ok::<_, FlowError>(link)
+        };
+        Box::pin(wrap_future::<_, Self>(saving).map(move |saved, this, ctx| {
+            let ConnectSession { connection, return_to, expires_at, .. } = saved?;
+            for surplus in this.links.add(connection, token.clone(), return_to, expires_at) {
+                let removing = this.services.store.take_link(surplus);
+                // One that stays behind ends by itself.
+                ctx.spawn(wrap_future(removing).map(|_, _: &mut Self, _| ()));
+            }
             Ok(ConnectLink { token, expires_in: lifetime.as_secs() })
-        })
+        }))
     }
 }
 
@@ -412,6 +440,7 @@ impl Handler<TakeConnectLink> for FlowRegistrar {
     type Result = ResponseFuture<Result<ConnectSession, FlowError>>;
 
     fn handle(&mut self, TakeConnectLink { token }: TakeConnectLink, _: &mut Self::Context) -> Self::Result {
+        self.links.forget(StateHash::of(token.expose()));
         let (store, clock) = (self.services.store.clone(), self.services.clock.clone());
         Box::pin(async move {
             let link = store.take_link(StateHash::of(token.expose())).await?;
