@@ -233,3 +233,19 @@ fn the_breaker_lets_one_of_many_connections_probe() {
         assert_eq!(world.token_requests() - before, 1);
     });
 }
+
+#[test]
+fn a_call_waits_for_the_attempt_that_is_due_shortly() {
+    run(async {
+        let world = World::new();
+        let gateway = world.connected(100).await;
+        pass(94.9).await;
+        world.server.plan(Answer::json(503, "{}"));
+        gateway.refresh_ahead(&alice());
+        pass(0.11).await;
+        let begun = tokio::time::Instant::now();
+        assert!(call(&gateway, &alice()).await.is_ok());
+        let waited = begun.elapsed();
+        assert!(waited > Duration::from_millis(120) && waited < Duration::from_secs(1), "{waited:?}");
+    });
+}

@@ -91,3 +91,21 @@ fn a_failed_refresh_does_not_look_like_one_under_way() {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     });
 }
+
+#[test]
+fn a_slow_refresh_does_not_overwrite_newer_consent() {
+    run(async {
+        let world = World::new().shared();
+        let gateway = world.connected(0).await;
+        world.server.delay(Duration::from_secs(5));
+        let calling = gateway.clone();
+        let slow = actix_rt::spawn(async move { call(&calling, &alice()).await });
+        pass(1.0).await;
+        let other = world.start().await;
+        let mut newer = world.tokens(3600);
+        newer.refresh_token = claviger_actors::protocol::token::RefreshToken::new("newer").ok();
+        other.import_connection(&alice(), newer).await.unwrap();
+        assert_eq!(refresh_token(&slow.await.unwrap().unwrap()), "newer");
+        assert_eq!(refresh_token(&call(&other, &alice()).await.unwrap()), "newer");
+    });
+}
