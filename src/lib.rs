@@ -1,5 +1,12 @@
 //! The gateway's shell around the engine: configuration, listeners, caller authentication, demo
 //! and wiring. No protocol logic.
 
+pub mod app;
 pub mod caller_auth;
+pub mod cli;
+pub mod client_tls;
+pub mod config;
+pub mod demo;
+pub mod http_client;
 pub mod listeners;
+pub mod telemetry;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -132,8 +133,17 @@ pub struct Trouble {
     pub since: Timestamp,
     /// Failures in a row.
     pub attempts: u32,
+    /// When the last failure was met.
+    pub noted_at: Timestamp,
     /// Nothing is sent for this connection before then.
     pub next_attempt: Timestamp,
+}
+
+impl Trouble {
+    /// How long nothing is sent yet. A clock that was set back holds nobody up.
+    pub fn holds_for(&self, now: Timestamp) -> Option<Duration> {
+        (self.noted_at <= now && now < self.next_attempt).then(|| self.next_attempt.since(now))
+    }
 }
 
 /// What is held for one connection.
@@ -222,6 +232,7 @@ impl ConnectionState {
             detail: failure.detail.clone(),
             since,
             attempts,
+            noted_at: now,
             next_attempt: now.after(delay.min(retry.longest_wait)),
         };
         let tokens = match self {
@@ -270,9 +281,12 @@ pub struct Connection {
     pub created_at: Timestamp,
     /// What is held.
     pub state: ConnectionState,
-    /// The person's last refresh was cut off between request and answer.
-    pub interrupted: bool,
+    /// Whether a new token set can be had without the person.
+    pub renewable: bool,
+    /// The token set was obtained because an upstream refused the one before.
+    pub after_rejection: bool,
     ready: Option<ReadyToken>,
+    refresh_asked_at: AtomicU64,
 }
 
 /// What the hot path reads, worked out once when a connection is published.
@@ -292,21 +306,45 @@ impl Connection {
         origins: OriginSet,
         created_at: Timestamp,
         state: ConnectionState,
+        renewable: bool,
         refresh: &RefreshPolicy,
     ) -> Self {
         let ready = match &state {
             ConnectionState::Unsaved { .. } => None,
             other => other.tokens().map(|tokens| {
-                let fingerprint = tokens.access_token.fingerprint();
+                let usable_until = refresh.usable_until(tokens);
+                let refresh_from = refresh.refresh_from(tokens);
                 ReadyToken {
                     authorization: tokens.access_token.bearer_header(),
-                    fingerprint,
-                    usable_until: refresh.usable_until(tokens),
-                    refresh_from: refresh.refresh_from(tokens),
+                    fingerprint: tokens.access_token.fingerprint(),
+                    usable_until,
+                    refresh_from: if renewable { refresh_from } else { usable_until },
                 }
             }),
         };
-        Self { id, revision, origins, created_at, state, interrupted: false, ready }
+        let refresh_asked_at = AtomicU64::new(0);
+        Self {
+            id,
+            revision,
+            origins,
+            created_at,
+            state,
+            renewable,
+            after_rejection: false,
+            ready,
+            refresh_asked_at,
+        }
+    }
+
+    /// Whether it is this reader's turn to have the token refreshed ahead of its end: `true` at most
+    /// once a second, so that a busy connection does not flood its provider's mailbox.
+    pub fn claim_refresh(&self, now: Timestamp) -> bool {
+        let asked_at = self.refresh_asked_at.load(Ordering::Relaxed);
+        now.as_millis().saturating_sub(asked_at) >= 1000
+            && self
+                .refresh_asked_at
+                .compare_exchange(asked_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// The `Authorization` value to send upstream if the token is usable at `now`.
@@ -330,7 +368,14 @@ impl Connection {
 
     /// What the admin API and the debug endpoint say of it.
     pub fn view(&self, now: Timestamp, refreshing: bool) -> ConnectionView {
+        let freshness = self.freshness(now);
+        let lapsed = !self.renewable && freshness == Freshness::Ended;
         let (state, reason, since) = match &self.state {
+            ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. }
+                if lapsed =>
+            {
+                ("needs_consent", Reason::NoRefreshToken, tokens.expiry.at())
+            }
             ConnectionState::Active { tokens } => ("active", Reason::Granted, tokens.obtained_at),
             ConnectionState::Retrying { trouble, .. } => ("retrying", trouble.reason, trouble.since),
             ConnectionState::Misconfigured { trouble, .. } => {
@@ -341,7 +386,7 @@ impl Connection {
         };
         let tokens = self.state.tokens();
         let next_attempt = match &self.state {
-            ConnectionState::Active { tokens } if tokens.refresh_token.is_some() => {
+            ConnectionState::Active { .. } if self.renewable => {
                 self.ready.as_ref().map(|ready| ready.refresh_from)
             }
             other => other.trouble().map(|trouble| trouble.next_attempt),
@@ -354,7 +399,7 @@ impl Connection {
             detail: self.state.trouble().map(|trouble| trouble.detail.clone()),
             since: since.to_string(),
             next_attempt: next_attempt.map(|at| at.to_string()),
-            who_must_act: self.state.who_must_act(),
+            who_must_act: if lapsed { Actor::Person } else { self.state.who_must_act() },
             failures: self.state.trouble().map_or(0, |trouble| trouble.attempts),
             created_at: self.created_at.to_string(),
             obtained_at: tokens.map(|tokens| tokens.obtained_at.to_string()),
@@ -363,7 +408,7 @@ impl Connection {
                 Expiry::Stated { .. } => "stated",
                 Expiry::Presumed { .. } => "presumed",
             }),
-            expired: self.freshness(now) == Freshness::Ended,
+            expired: freshness == Freshness::Ended,
             scope: tokens.and_then(|tokens| tokens.scope.as_ref()).map(ToString::to_string),
             has_refresh_token: tokens.is_some_and(|tokens| tokens.refresh_token.is_some()),
             access_token_fingerprint: self.fingerprint().map(|print| print.to_string()),
@@ -418,7 +463,7 @@ pub struct ConnectionView {
 }
 
 /// What is kept in the store for one connection, sealed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRecord {
     /// When the record was first made.
     pub created_at: Timestamp,
@@ -428,10 +473,12 @@ pub struct ConnectionRecord {
     pub held: Held,
     /// A token request that was journalled before it was sent, and has not been answered.
     pub in_flight: Option<InFlight>,
+    /// The age in milliseconds at which an upstream refused a token of unknown expiry.
+    pub learned_lifetime: Option<u64>,
 }
 
 /// The lasting part of a [`ConnectionState`]; trouble is worked out anew after a restart.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Held {
     /// A token set.
@@ -459,3 +506,6 @@ pub struct InFlight {
     /// The refresh token that is being used, if it is a refresh.
     pub refresh_token: Option<TokenFingerprint>,
 }
+
+#[cfg(test)]
+mod tests;

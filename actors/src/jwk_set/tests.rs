@@ -111,6 +111,16 @@ async fn tokens_with_unknown_keys_cause_at_most_one_request_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_that_were_just_fetched_are_not_fetched_again() {
+    let (server, stranger, cache) = (Server::new(), Server::new(), JwkSetCache::new());
+    stranger.rotate("stranger");
+    assert!(server.verify(&cache, &stranger.sign(NOW), NOW).await.is_err());
+    assert_eq!(server.scripted.count(), 1);
+    assert!(server.verify(&cache, &stranger.sign(NOW), later(5)).await.is_err());
+    assert_eq!(server.scripted.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wrong_signature_fetches_nothing() {
     let (server, cache) = (Server::new(), JwkSetCache::new());
     assert!(server.verify(&cache, &server.sign(NOW), NOW).await.is_ok());

@@ -147,6 +147,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_flow_leaves_out_nobody_else_puts_in() {
+        let pair = ("code_challenge".to_owned(), "evil".to_owned());
+        let url = AuthorizationRequest {
+            endpoint: &"https://a.example/?nonce=evil&code_challenge_method=plain".parse().unwrap(),
+            client_id: "c",
+            redirect_uri: &"https://client.example.com/cb".parse().unwrap(),
+            scopes: &ScopeSet::default(),
+            state: &State("xyz".into()),
+            challenge: None,
+            nonce: None,
+            extra: &[pair],
+        }
+        .url();
+        let rest =
+            "response_type=code&client_id=c&redirect_uri=https%3A%2F%2Fclient.example.com%2Fcb&state=xyz";
+        assert_eq!(url.query(), Some(rest));
+    }
+
+    #[test]
     fn further_parameters_are_sent_once_and_never_empty() {
         let extra = [("access_type", "offline"), ("access_type", "online"), ("prompt", "")];
         let url = url_for("https://a.example/?access_type=none", &[], &extra);

@@ -120,3 +120,30 @@ impl fmt::Display for ConnectionId {
         write!(f, "{}/{}", self.profile, self.subject)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn names_are_not_empty_not_long_and_have_no_control_character() {
+        assert_eq!(Subject::new(""), Err(NameError::Empty));
+        assert_eq!(Subject::new(&"x".repeat(256)), Err(NameError::TooLong));
+        for bad in ["a\nb", "\0", "\u{85}"] {
+            assert_eq!(Subject::new(bad), Err(NameError::ControlCharacter));
+        }
+        assert_eq!(Subject::new("Älice@example.com").unwrap().as_str(), "Älice@example.com");
+        assert!(Subject::new(&"x".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn a_stored_name_is_checked_when_read_back() {
+        let id = ConnectionId { profile: ProfileId::new("p").unwrap(), subject: Subject::shared() };
+        let text = serde_json::to_string(&id).unwrap();
+        assert_eq!(text, r#"{"profile":"p","subject":"shared"}"#);
+        assert_eq!(serde_json::from_str::<ConnectionId>(&text).unwrap(), id);
+        assert!(serde_json::from_str::<ConnectionId>(r#"{"profile":"","subject":"a"}"#).is_err());
+        assert_eq!(id.to_string(), "p/shared");
+    }
+}

@@ -70,3 +70,35 @@ fn checked(token: String) -> Result<String, ScopeError> {
     }
     Ok(token)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn equal_sets_print_alike_whatever_their_order_and_spacing() {
+        let scopes = ScopeSet::parse("openid  mail openid ").unwrap();
+        assert_eq!(scopes.to_string(), "mail openid");
+        assert_eq!(scopes, ScopeSet::from_tokens(["mail", "openid"]).unwrap());
+        assert!(ScopeSet::parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_the_characters_of_rfc_6749_section_3_3_are_allowed() {
+        assert!(ScopeSet::parse("https://www.googleapis.com/auth/calendar !#[]~").is_ok());
+        for bad in ["a\"b", "a\\b", "a\tb", "a\nb", "é", "\u{7f}"] {
+            assert_eq!(ScopeSet::parse(bad), Err(ScopeError(bad.to_owned())));
+        }
+        assert!(ScopeSet::from_tokens([""]).is_err());
+        assert!(ScopeSet::from_tokens(["a b"]).is_err());
+    }
+
+    #[test]
+    fn a_set_covers_its_parts_only() {
+        let (all, part) = (ScopeSet::parse("a b c").unwrap(), ScopeSet::parse("c a").unwrap());
+        assert!(all.covers(&part) && all.covers(&all) && all.covers(&ScopeSet::default()));
+        assert!(!part.covers(&all));
+        assert!(part.contains("a") && !part.contains("b"));
+    }
+}

@@ -84,3 +84,34 @@ pub mod sealed {
         String::deserialize(deserializer).map(Secret::new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Sealed(#[serde(with = "sealed")] Secret);
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        assert_eq!(
+            format!("{:?} {:#?}", Secret::new("s3cr3t"), Secret::new("s3cr3t")),
+            "Secret(***) Secret(***)"
+        );
+    }
+
+    #[test]
+    fn secrets_are_equal_by_their_text() {
+        assert!(Secret::new("a") == Secret::from("a"));
+        assert!(Secret::new("a") != Secret::new("b"));
+        assert!(Secret::new("a") != Secret::new("aa"));
+    }
+
+    #[test]
+    fn a_sealed_record_brings_the_text_back() {
+        let text = serde_json::to_string(&Sealed("s3cr3t".into())).unwrap();
+        assert_eq!(serde_json::from_str::<Sealed>(&text).unwrap().0.expose(), "s3cr3t");
+        assert_eq!(wiped_bytes(b"abc".to_vec()), "abc");
+    }
+}

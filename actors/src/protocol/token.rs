@@ -207,3 +207,53 @@ impl TokenSet {
         self.expiry.at().since(self.obtained_at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn the_bearer_header_is_the_one_of_rfc_6750_section_2_1_and_sensitive() {
+        let header = AccessToken::new("mF_9.B5f-4.1JqM").unwrap().bearer_header();
+        assert_eq!(header, "Bearer mF_9.B5f-4.1JqM");
+        assert!(header.is_sensitive());
+        assert!(!format!("{header:?}").contains("mF_9"));
+    }
+
+    #[test]
+    fn tokens_that_no_header_can_carry_are_refused() {
+        for bad in ["", "a b", "a\r\nx", "é", "\u{7f}"] {
+            assert!(AccessToken::new(bad).is_err(), "{bad:?}");
+            assert!(RefreshToken::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_names_a_token_without_giving_it_away() {
+        let token = AccessToken::new("s3cr3t").unwrap();
+        assert_eq!(token.fingerprint(), RefreshToken::new("s3cr3t").unwrap().fingerprint());
+        assert_ne!(token.fingerprint(), AccessToken::new("s3cr3u").unwrap().fingerprint());
+        assert_eq!(token.fingerprint().to_string().len(), 12);
+        assert!((0.0..1.0).contains(&token.fingerprint().fraction()));
+        assert!(!format!("{token:?} {:?}", token.fingerprint()).contains("s3cr3t"));
+    }
+
+    #[test]
+    fn a_lifetime_is_never_negative() {
+        let set = |at: u64| TokenSet {
+            access_token: AccessToken::new("a").unwrap(),
+            token_type: TokenType::Bearer,
+            obtained_at: Timestamp::from_secs(100),
+            expiry: Expiry::Stated { at: Timestamp::from_secs(at) },
+            refresh_token: None,
+            scope: None,
+            identity: None,
+            extra: BTreeMap::new(),
+        };
+        assert_eq!(set(160).lifetime(), Duration::from_secs(60));
+        assert_eq!(set(40).lifetime(), Duration::ZERO);
+        let text = serde_json::to_string(&set(160)).unwrap();
+        assert_eq!(serde_json::from_str::<TokenSet>(&text).unwrap(), set(160));
+    }
+}

@@ -49,7 +49,7 @@ pub const CODES: [(&str, CodeMeaning); 14] = [
 ];
 
 /// Where servers put the error code, best first. `*` stands for every entry of an array.
-const PLACES: [&[&str]; 12] = [
+const PLACES: [&[&str]; 11] = [
     &["error"],
     &["error", "code"],
     &["error", "error"],
@@ -61,8 +61,10 @@ const PLACES: [&[&str]; 12] = [
     &["error_code"],
     &["errorCode"],
     &["fault", "code"],
-    &["code"],
 ];
+
+/// A place that holds other things too, so that only a known code counts.
+const AMBIGUOUS_PLACE: &[&str] = &["code"];
 
 /// Where servers put words about the error.
 const DESCRIPTIONS: [&[&str]; 6] = [
@@ -190,12 +192,10 @@ fn known(code: &str) -> Option<CodeMeaning> {
 
 /// The error code in `members`: a known one if there is any, otherwise the first.
 pub(super) fn find_code(members: &Map<String, Value>) -> Option<String> {
-    let mut codes: Vec<String> = PLACES
-        .iter()
-        .flat_map(|path| texts_at(members, path))
-        .map(error_code)
-        .filter(|code| !code.is_empty())
-        .collect();
+    let at = |path: &[&str]| texts_at(members, path).into_iter().map(error_code).collect::<Vec<_>>();
+    let mut codes: Vec<String> =
+        PLACES.iter().flat_map(|path| at(path)).filter(|code| !code.is_empty()).collect();
+    codes.extend(at(AMBIGUOUS_PLACE).into_iter().filter(|code| known(code).is_some()));
     let best = codes.iter().position(|code| known(code).is_some()).unwrap_or(0);
     (!codes.is_empty()).then(|| codes.swap_remove(best))
 }

@@ -1,6 +1,6 @@
 //! The part of a profile that only its grant or client authentication understands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -34,17 +34,20 @@ impl SettingsError {
 
 /// A profile's settings; extensions take what is theirs, and what is left over is an error.
 #[derive(Clone, Debug, Default)]
-pub struct Settings(BTreeMap<String, Setting>);
+pub struct Settings {
+    given: BTreeMap<String, Setting>,
+    asked: BTreeSet<String>,
+}
 
 impl Settings {
     /// Adds a setting.
     pub fn insert(&mut self, key: impl Into<String>, setting: Setting) {
-        self.0.insert(key.into(), setting);
+        self.given.insert(key.into(), setting);
     }
 
     /// Takes the secret at `key`, if given.
     pub fn take_secret(&mut self, key: &str) -> Result<Option<Secret>, SettingsError> {
-        match self.0.remove(key) {
+        match self.take(key) {
             None => Ok(None),
             Some(Setting::Secret(secret)) => Ok(Some(secret)),
             Some(Setting::Value(serde_json::Value::String(text))) => Ok(Some(Secret::new(text))),
@@ -56,7 +59,7 @@ impl Settings {
 
     /// Takes the value at `key`, if given.
     pub fn take_value(&mut self, key: &str) -> Result<Option<serde_json::Value>, SettingsError> {
-        match self.0.remove(key) {
+        match self.take(key) {
             None => Ok(None),
             Some(Setting::Value(value)) => Ok(Some(value)),
             Some(Setting::Secret(_)) => {
@@ -67,6 +70,16 @@ impl Settings {
 
     /// Keys that nobody took.
     pub fn leftovers(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.given.keys().map(String::as_str)
+    }
+
+    /// Keys that some extension asked for, given or not: what a leftover may have meant to be.
+    pub fn asked(&self) -> impl Iterator<Item = &str> {
+        self.asked.iter().map(String::as_str)
+    }
+
+    fn take(&mut self, key: &str) -> Option<Setting> {
+        self.asked.insert(key.to_owned());
+        self.given.remove(key)
     }
 }

@@ -1,6 +1,7 @@
 //! A stable handle over a replaceable address.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,8 +152,9 @@ impl<A: Actor> ActorRef<A> {
         A::Context: ToEnvelope<A, M>,
     {
         loop {
-            // Subscribed before looking, so that no change is missed.
-            let mut changes = self.link.changes();
+            let mut changed = pin!(self.link.changed());
+            // Enabled before looking, so that no change is missed.
+            changed.as_mut().enable();
             let sent =
                 self.link.with_address(message, |addr, generation, message| (addr.send(message), generation));
             match sent {
@@ -162,9 +164,7 @@ impl<A: Actor> ActorRef<A> {
                 Attempt::NotUp(unsent) => message = unsent,
                 Attempt::Ended => return Err(Lost::Ended),
             }
-            if changes.changed().await.is_err() {
-                return Err(Lost::Ended);
-            }
+            changed.await;
         }
     }
 

@@ -1,7 +1,10 @@
 //! What an [`ActorRef`](super::ActorRef) and its supervisor share: the current address.
 
+use std::pin::pin;
+
 use actix::{Actor, Addr};
-use tokio::sync::watch;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, futures::Notified, watch};
 
 use super::supervisor::ChildKey;
 use super::vitals::Vitals;
@@ -38,7 +41,9 @@ pub(super) enum Attempt<T, M> {
 
 /// The replaceable address and what is counted beside it.
 pub(super) struct Link<A: Actor> {
-    address: watch::Sender<Address<A>>,
+    address: RwLock<Address<A>>,
+    /// Wakes in the order of asking, so that a schedule can be replayed.
+    moved: Notify,
     orders: watch::Sender<Order>,
     vitals: Vitals,
     /// `None` if nobody supervises the actor.
@@ -47,13 +52,13 @@ pub(super) struct Link<A: Actor> {
 
 impl<A: Actor> Link<A> {
     pub(super) fn new(vitals: Vitals, key: ChildKey) -> Self {
-        let address = watch::Sender::new(Address::Pending { after: 0 });
-        Self { address, orders: watch::Sender::new(Order::Run), vitals, key: Some(key) }
+        let address = RwLock::new(Address::Pending { after: 0 });
+        Self { address, moved: Notify::new(), orders: watch::Sender::new(Order::Run), vitals, key: Some(key) }
     }
 
     pub(super) fn unsupervised(vitals: Vitals, addr: Addr<A>) -> Self {
-        let address = watch::Sender::new(Address::Up { generation: 1, addr });
-        Self { address, orders: watch::Sender::new(Order::Run), vitals, key: None }
+        let address = RwLock::new(Address::Up { generation: 1, addr });
+        Self { address, moved: Notify::new(), orders: watch::Sender::new(Order::Run), vitals, key: None }
     }
 
     pub(super) fn vitals(&self) -> &Vitals {
@@ -90,28 +95,30 @@ impl<A: Actor> Link<A> {
     /// The old address is dropped outside the lock: with it may go messages whose own drop asks
     /// for this very link.
     fn replace(&self, with: impl FnOnce(&Address<A>) -> Option<Address<A>>) {
-        let mut old = None;
-        self.address.send_if_modified(|address| {
-            old = with(address).map(|new| std::mem::replace(address, new));
-            old.is_some()
-        });
+        let old = {
+            let mut address = self.address.write();
+            with(&address).map(|new| std::mem::replace(&mut *address, new))
+        };
+        if old.is_some() {
+            self.moved.notify_waiters();
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {
-        matches!(&*self.address.borrow(), Address::Up { .. })
+        matches!(&*self.address.read(), Address::Up { .. })
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        match &*self.address.borrow() {
+        match &*self.address.read() {
             Address::Ended => true,
             Address::Up { addr, .. } => self.key.is_none() && !addr.connected(),
             Address::Pending { .. } => false,
         }
     }
 
-    /// Follows changes of the address from now on.
-    pub(super) fn changes(&self) -> watch::Receiver<impl Sized + use<A>> {
-        self.address.subscribe()
+    /// Completes at the next change of the address, once it was enabled or polled.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.moved.notified()
     }
 
     /// Passes `message` to `send` with the current address, if an actor is up. The address is lent, not cloned: a clone allocates, and would keep messages alive that
@@ -121,7 +128,7 @@ impl<A: Actor> Link<A> {
         message: M,
         send: impl FnOnce(&Addr<A>, u64, M) -> T,
     ) -> Attempt<T, M> {
-        match &*self.address.borrow() {
+        match &*self.address.read() {
             Address::Up { generation, addr } if addr.connected() => {
                 Attempt::Made(send(addr, *generation, message))
             }
@@ -133,11 +140,15 @@ impl<A: Actor> Link<A> {
 
     /// Returns once the actor of `generation` is no longer the current one.
     pub(super) async fn replaced(&self, generation: u64) {
-        let mut changes = self.address.subscribe();
-        let is_current =
-            |address: &Address<A>| matches!(address, Address::Up { generation: g, .. } if *g == generation);
-        // An error means that the link is gone, hence the actor too.
-        let _ = changes.wait_for(|address| !is_current(address)).await;
+        loop {
+            let mut changed = pin!(self.changed());
+            // Enabled before looking, so that no change is missed.
+            changed.as_mut().enable();
+            if !matches!(&*self.address.read(), Address::Up { generation: g, .. } if *g == generation) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     pub(super) fn order(&self, order: Order) {

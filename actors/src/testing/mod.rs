@@ -197,3 +197,28 @@ impl Entropy for SeededEntropy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes() {
+        let drawn = |seed| {
+            let mut bytes = [0u8; 21];
+            SeededEntropy::new(seed).fill(&mut bytes);
+            bytes
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+    }
+
+    #[test]
+    fn the_clock_moves_when_told() {
+        let clock = ManualClock::new(Timestamp::from_secs(5));
+        clock.advance(Duration::from_millis(1500));
+        assert_eq!(clock.now(), Timestamp::from_millis(6500));
+        clock.set(Timestamp::from_secs(1));
+        assert_eq!(clock.now(), Timestamp::from_secs(1));
+    }
+}

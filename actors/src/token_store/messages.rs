@@ -3,9 +3,10 @@
 use actix::Message;
 
 use crate::clock::Timestamp;
-use crate::connection::ConnectionRecord;
+use crate::connection::{Connection, ConnectionRecord, ConnectionState, ConnectionView, Held, Reason};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::registration::policy::RefreshPolicy;
 use crate::store::{Expected, Revision, StoreError};
 
 /// Reads one connection's record.
@@ -22,6 +23,29 @@ pub struct StoredConnection {
     pub revision: Revision,
     /// The opened record.
     pub record: ConnectionRecord,
+}
+
+impl StoredConnection {
+    /// What can be said of a connection whose profile is no longer configured.
+    pub fn view_without_profile(&self, now: Timestamp) -> ConnectionView {
+        let record = &self.record;
+        let (state, renewable) = match &record.held {
+            Held::Tokens(tokens) => {
+                (ConnectionState::obtained((**tokens).clone()), tokens.refresh_token.is_some())
+            }
+            Held::Nothing => {
+                let reason = Reason::NeverConnected;
+                (ConnectionState::NeedsConsent { reason, since: record.created_at }, false)
+            }
+            Held::NeedsConsent { reason, since } => {
+                (ConnectionState::NeedsConsent { reason: *reason, since: *since }, false)
+            }
+        };
+        let policy = RefreshPolicy::default();
+        let (id, origins) = (self.id.clone(), record.origins.clone());
+        Connection::new(id, self.revision, origins, record.created_at, state, renewable, &policy)
+            .view(now, false)
+    }
 }
 
 /// Writes one connection's record if `expected` holds; answers once it is durable.

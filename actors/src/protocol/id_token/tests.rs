@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_SHA256, RsaKeyPair,
 };
 use aws_lc_rs::{digest, hmac};
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -390,4 +391,39 @@ fn a_key_set_is_bounded_and_broken_keys_are_left_out() {
     setup.keys = view(&[json!({"kty": "EC", "crv": "P-256", "kid": "e1", "x": "AA", "y": "AA"})]);
     let token = signed(&json!({"alg": "ES256", "kid": "e1"}), &usual_claims());
     assert_eq!(setup.verify(&token), Err(IdTokenError::Signature));
+}
+
+proptest! {
+    #[test]
+    fn no_token_panics_and_only_whole_ones_pass(
+        name in "iss|sub|aud|azp|exp|iat|nonce|auth_time|at_hash",
+        value in prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,9}".prop_map(Value::from),
+            proptest::collection::vec(".{0,9}", 0..3).prop_map(Value::from),
+        ],
+        cut in 0usize..400,
+    ) {
+        let mut claims = usual_claims();
+        claims[&name] = value;
+        let token = signed(&json!({"alg": "EdDSA", "kid": "d1"}), &claims);
+        if let Ok(found) = Setup::new().verify(&token) {
+            prop_assert_eq!(found.iss, ISSUER);
+            prop_assert!(found.aud.iter().any(|audience| audience == CLIENT));
+            prop_assert!(found.exp.after(SKEW) > NOW);
+        }
+        let text = token.expose();
+        if cut < text.len() {
+            prop_assert!(Setup::new().verify(&text[..cut].into()).is_err());
+        }
+    }
+
+    #[test]
+    fn no_text_and_no_key_set_panics(text in ".{0,60}(\\..{0,60}){0,4}", body in ".{0,80}") {
+        prop_assert!(Setup::new().verify(&text.into()).is_err());
+        let _ = JwkSetView::parse(body.as_bytes());
+        let _ = JwkSetView::parse(format!("{{\"keys\":[{{\"kty\":\"RSA\",\"n\":{body:?},\"e\":\"AQAB\"}}]}}").as_bytes());
+    }
 }

@@ -76,6 +76,8 @@ fn nothing_but_the_whole_code_ends_a_grant() {
         assert_eq!(meaning, Some(CodeMeaning::RequestRefused), "{body}");
     }
     assert_eq!(code_and_meaning(400, "invalid_grant").1, Some(CodeMeaning::RequestRefused));
+    // What may be anything, even a secret, is not repeated.
+    assert_eq!(code_and_meaning(400, r#"{"code":"SplxlOBeZQQYbYS6WxSbIA"}"#).0, "");
     // A body that can be read in two ways is not believed.
     let twice = r#"{"error":"invalid_client","error":"invalid_grant"}"#;
     assert_eq!(code_and_meaning(400, twice), (String::new(), Some(CodeMeaning::RequestRefused)));

@@ -1,0 +1,156 @@
+//! Profiles and the store's actor, as flows see them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Handler, Message};
+use actix_rt::ArbiterHandle;
+use futures_util::future::LocalBoxFuture;
+
+use super::{ASK_DEADLINE, Provider, ask_error};
+use crate::clock::{Clock, Entropy, Timestamp};
+use crate::flow::ports::{AuthorizationProvider, FlowStore};
+use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
+use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
+use crate::grants::Redemption;
+use crate::profile::Profile;
+use crate::protocol::identifiers::{ProfileId, Subject};
+use crate::protocol::secret::Secret;
+use crate::provider::actor::ProviderActor;
+use crate::provider::error::TokenError;
+use crate::provider::messages::{AuthorizationTarget, GetAuthorizationTarget, RedeemAuthorizationCode};
+use crate::registration::ClientRegistration;
+use crate::store::StoreError;
+use crate::supervision::{ActorRef, AskError, SupervisorHandle};
+use crate::token_store::actor::TokenStoreActor;
+use crate::token_store::messages::{
+    LoadFlow, PurgeExpired, SaveConnectSession, SaveFlow, TakeConnectSession, TakeFlow,
+};
+
+/// Longest wait for the store, restarts included.
+const STORE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A profile's actor, as flows see it.
+#[derive(Debug)]
+struct ProfilePort {
+    profile: Arc<Profile>,
+    actor: ActorRef<ProviderActor>,
+}
+
+impl AuthorizationProvider for ProfilePort {
+    fn registration(&self) -> &ClientRegistration {
+        &self.profile.registration
+    }
+
+    fn needs_person(&self) -> bool {
+        self.profile.grant.needs_person()
+    }
+
+    fn authorization_target(&self) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>> {
+        let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
+        Box::pin(async move {
+            let answer = actor.ask_idempotent(GetAuthorizationTarget, ASK_DEADLINE).await;
+            answer.map_err(|error| ask_error(&profile, error))?
+        })
+    }
+
+    fn redeem(
+        &self,
+        subject: Subject,
+        redemption: Redemption,
+        nonce: Option<Secret>,
+    ) -> LocalBoxFuture<'static, Result<(), TokenError>> {
+        let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
+        Box::pin(async move {
+            // Asked once: a code is single-use.
+            let answer =
+                actor.ask(RedeemAuthorizationCode { subject, redemption, nonce }, ASK_DEADLINE).await;
+            answer.map_err(|error| ask_error(&profile, error))?.map(drop)
+        })
+    }
+}
+
+/// The store's actor, as flows see it.
+#[derive(Debug)]
+struct StorePort(ActorRef<TokenStoreActor>);
+
+impl StorePort {
+    fn once<M, T>(&self, message: M) -> LocalBoxFuture<'static, Result<T, StoreError>>
+    where
+        M: Message<Result = Result<T, StoreError>> + Send + 'static,
+        T: Send + 'static,
+        TokenStoreActor: Handler<M>,
+    {
+        let store = self.0.clone();
+        Box::pin(async move { store.ask(message, STORE_DEADLINE).await.map_err(unavailable)? })
+    }
+
+    fn idempotent<M, T>(&self, message: M) -> LocalBoxFuture<'static, Result<T, StoreError>>
+    where
+        M: Message<Result = Result<T, StoreError>> + Clone + Send + 'static,
+        T: Send + 'static,
+        TokenStoreActor: Handler<M>,
+    {
+        let store = self.0.clone();
+        Box::pin(async move { store.ask_idempotent(message, STORE_DEADLINE).await.map_err(unavailable)? })
+    }
+}
+
+impl FlowStore for StorePort {
+    fn save(&self, record: FlowRecord) -> LocalBoxFuture<'static, Result<(), StoreError>> {
+        self.idempotent(SaveFlow(record))
+    }
+
+    fn load(&self, state: StateHash) -> LocalBoxFuture<'static, Result<Option<FlowRecord>, StoreError>> {
+        self.idempotent(LoadFlow(state))
+    }
+
+    // Asked once: repeated, it would find its own work done and report that another was faster.
+    fn take(&self, state: StateHash) -> LocalBoxFuture<'static, Result<bool, StoreError>> {
+        self.once(TakeFlow(state))
+    }
+
+    fn save_link(&self, link: ConnectSession) -> LocalBoxFuture<'static, Result<(), StoreError>> {
+        self.idempotent(SaveConnectSession(link))
+    }
+
+    fn take_link(
+        &self,
+        token: StateHash,
+    ) -> LocalBoxFuture<'static, Result<Option<ConnectSession>, StoreError>> {
+        self.once(TakeConnectSession(token))
+    }
+
+    fn purge(&self, now: Timestamp) -> LocalBoxFuture<'static, Result<usize, StoreError>> {
+        self.idempotent(PurgeExpired { now })
+    }
+}
+
+fn unavailable(error: AskError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+/// Starts the flows' registrar over the profiles and the store.
+pub(super) fn start_registrar(
+    supervisor: &SupervisorHandle,
+    arbiter: ArbiterHandle,
+    providers: &BTreeMap<ProfileId, Provider>,
+    store: &ActorRef<TokenStoreActor>,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> ActorRef<FlowRegistrar> {
+    let port = |provider: &Provider| -> Arc<dyn AuthorizationProvider> {
+        Arc::new(ProfilePort { profile: provider.context.profile.clone(), actor: provider.actor.clone() })
+    };
+    let services = FlowServices {
+        providers: Arc::new(providers.iter().map(|(id, provider)| (id.clone(), port(provider))).collect()),
+        store: Arc::new(StorePort(store.clone())),
+        supervisor: supervisor.clone(),
+        arbiter,
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        limits: FlowLimits::default(),
+    };
+    supervisor.start_child(FlowRegistrar::spec(services))
+}

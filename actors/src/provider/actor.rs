@@ -1,0 +1,218 @@
+//! The actor of one profile: it decides who works on a connection; the work itself runs in
+//! detached tasks, so that its mailbox is always free and its crash stops no exchange.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
+
+use super::consent;
+use super::context::ProviderContext;
+use super::error::TokenError;
+use super::exchange::{self, Want};
+use super::flights::{Entry, Outcome};
+use super::messages::{
+    AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
+    RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
+};
+use crate::connection::{Connection, Failure};
+use crate::protocol::identifiers::Subject;
+use crate::supervision::{ActorKind, ExitGuard, Observation, Observe, Supervised};
+
+/// Messages that may wait.
+const MAILBOX: usize = 4096;
+
+/// Flights that a call joins before it gives up.
+const JOINS: u32 = 4;
+
+/// One per profile: obtains, refreshes and revokes.
+#[derive(Debug)]
+pub struct ProviderActor {
+    context: Arc<ProviderContext>,
+    _guard: ExitGuard,
+}
+
+impl ProviderActor {
+    /// A new actor over what outlives it.
+    pub fn new(context: Arc<ProviderContext>, guard: ExitGuard) -> Self {
+        Self { context, _guard: guard }
+    }
+}
+
+impl Actor for ProviderActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Supervised for ProviderActor {
+    const KIND: ActorKind = ActorKind::Provider;
+}
+
+impl Handler<GetAccessToken> for ProviderActor {
+    type Result = ResponseFuture<Outcome>;
+
+    fn handle(&mut self, message: GetAccessToken, _: &mut Self::Context) -> Self::Result {
+        let GetAccessToken { subject, origin, rejected } = message;
+        Box::pin(join(self.context.clone(), subject, Want::Usable { origin, rejected }))
+    }
+}
+
+impl Handler<RefreshAhead> for ProviderActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RefreshAhead, _: &mut Self::Context) {
+        let work = join(self.context.clone(), message.subject, Want::Ahead);
+        // What comes of it is published; nobody waits for it.
+        actix::spawn(async move { drop(work.await) });
+    }
+}
+
+impl Handler<RefreshNow> for ProviderActor {
+    type Result = ResponseFuture<Outcome>;
+
+    fn handle(&mut self, message: RefreshNow, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move {
+            let before = consent::read(&context, &message.subject).await?;
+            let fingerprint = before.and_then(|connection| connection.fingerprint());
+            join(context, message.subject, Want::Other(fingerprint)).await
+        })
+    }
+}
+
+impl Handler<RedeemAuthorizationCode> for ProviderActor {
+    type Result = ResponseFuture<Outcome>;
+
+    fn handle(&mut self, message: RedeemAuthorizationCode, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move {
+            consent::redeem(&context, &message.subject, &message.redemption, message.nonce.as_ref()).await
+        })
+    }
+}
+
+impl Handler<GetAuthorizationTarget> for ProviderActor {
+    type Result = ResponseFuture<Result<AuthorizationTarget, TokenError>>;
+
+    fn handle(&mut self, _: GetAuthorizationTarget, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move {
+            let subject = Subject::shared();
+            let target = async {
+                let metadata = context.discovery.metadata().await?;
+                Ok::<_, Failure>(AuthorizationTarget {
+                    endpoint: metadata.authorization_endpoint()?.clone(),
+                    issuer: metadata.issuer.clone(),
+                    iss_announced: metadata.iss_announced,
+                })
+            };
+            target.await.map_err(|failure| {
+                context.note_error(&failure.detail);
+                context.failure_error(&subject, &failure, None)
+            })
+        })
+    }
+}
+
+impl Handler<GetConnection> for ProviderActor {
+    type Result = ResponseFuture<Result<Option<Arc<Connection>>, TokenError>>;
+
+    fn handle(&mut self, message: GetConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { consent::read(&context, &message.subject).await })
+    }
+}
+
+impl Handler<RevokeConnection> for ProviderActor {
+    type Result = ResponseFuture<Result<bool, TokenError>>;
+
+    fn handle(&mut self, message: RevokeConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { consent::revoke(&context, &message.subject).await })
+    }
+}
+
+impl Handler<ImportConnection> for ProviderActor {
+    type Result = ResponseFuture<Outcome>;
+
+    fn handle(&mut self, message: ImportConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { consent::import(&context, &message.subject, message.tokens).await })
+    }
+}
+
+impl Handler<Observe> for ProviderActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let context = &self.context;
+        let open_until = context.breaker.open_until(context.clock.now());
+        let state = match (open_until, context.flights.is_empty()) {
+            (Some(_), _) => "holding_back",
+            (None, false) => "working",
+            (None, true) => "idle",
+        };
+        let counters = &context.counters;
+        MessageResult(Observation {
+            state: state.to_owned(),
+            last_error: context.last_error(),
+            detail: serde_json::json!({
+                "provider": context.profile.registration.provider.name,
+                "grant": context.profile.grant_name,
+                "client_auth": context.profile.client_auth_name,
+                "flights": context.flights.len(),
+                "breaker_open_until": open_until.map(|until| until.to_string()),
+                "token_requests": counters.token_requests.load(Ordering::Relaxed),
+                "token_request_failures": counters.failures.load(Ordering::Relaxed),
+                "single_flight_joins": counters.joins.load(Ordering::Relaxed),
+                "needing_attention": context.attention(),
+            }),
+        })
+    }
+}
+
+/// Gets what is wanted: from the snapshot, from the flight that is under way, or from a new one.
+async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
+    let id = context.id(&subject);
+    for _ in 0..JOINS {
+        let now = context.now();
+        if let Some(connection) = context.connections.get(&id) {
+            if want.is_met(&connection, now) {
+                return Ok(connection);
+            }
+            if let Some(error) = exchange::settled_error(&context, &connection, &want, now) {
+                return Err(error);
+            }
+        }
+        let aborted = context.aborted(&subject);
+        let outcome = match context.flights.enter(&subject, aborted.clone()) {
+            Entry::Started(flight) => {
+                let waiter = flight.waiter();
+                actix::spawn(exchange::run(context.clone(), subject.clone(), want.clone(), flight));
+                // A flight of our own has done what can be done.
+                let connection = waiter.outcome(aborted).await?;
+                return match want.is_met(&connection, context.now()) {
+                    true => Ok(connection),
+                    false => Err(context.stillborn_error()),
+                };
+            }
+            Entry::Running(waiter) => {
+                context.count(&context.counters.joins);
+                waiter.outcome(aborted).await
+            }
+        };
+        match outcome {
+            Ok(connection) if want.is_met(&connection, context.now()) => return Ok(connection),
+            // It was about something else, such as an earlier token; see what is there now.
+            Ok(_) => {}
+            Err(error) => {
+                let published = context.connections.get(&id);
+                return published.filter(|connection| want.is_met(connection, context.now())).ok_or(error);
+            }
+        }
+    }
+    Err(context.aborted(&subject))
+}

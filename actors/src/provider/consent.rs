@@ -1,0 +1,165 @@
+//! What changes a connection from outside: a person's consent, an import, a deletion. Each has the
+//! connection to itself while it works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::ProviderContext;
+use super::error::TokenError;
+use super::flights::{Entry, Flight, Outcome};
+use super::{grant_request, save};
+use crate::connection::{Connection, ConnectionRecord, Held};
+use crate::grants::Redemption;
+use crate::protocol::identifiers::Subject;
+use crate::protocol::secret::Secret;
+use crate::protocol::token::TokenSet;
+use crate::store::{Expected, StoreError};
+use crate::supervision::AskError;
+
+/// Longest wait for a flight that has the connection.
+const TURN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Races lost to other writers before we give up.
+const RACES: u32 = 8;
+
+/// Takes the connection for oneself, once whoever has it is done.
+async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
+    let wait = async {
+        loop {
+            match context.flights.enter(subject, context.aborted(subject)) {
+                Entry::Started(flight) => return flight,
+                Entry::Running(waiter) => waiter.ended().await,
+            }
+        }
+    };
+    tokio::time::timeout(TURN_DEADLINE, wait).await.map_err(|_| TokenError::Ask {
+        profile: context.profile.registration.profile.clone(),
+        source: AskError::TimedOut,
+    })
+}
+
+/// Turns an authorization code into a saved token set. The ID token is checked before anything is
+/// saved: a token set for the wrong person must not exist.
+pub(super) async fn redeem(
+    context: &ProviderContext,
+    subject: &Subject,
+    redemption: &Redemption,
+    nonce: Option<&Secret>,
+) -> Outcome {
+    let flight = take_turn(context, subject).await?;
+    let granted = grant_request::redeem(context, subject, redemption)
+        .await
+        .map_err(|failure| context.failure_error(subject, &failure, None))?;
+    let mut identity = None;
+    if context.profile.registration.scopes.contains("openid") {
+        let checked = match &granted.response.id_token {
+            Some(token) => {
+                grant_request::identity(context, token, &granted.response.access_token, nonce).await
+            }
+            None => Err(grant_request::no_id_token()),
+        };
+        identity = Some(checked.map_err(|failure| {
+            context.note_error(&failure.detail);
+            context.failure_error(subject, &failure, None)
+        })?);
+    }
+    let mut tokens = granted.into_token_set(&context.profile.registration, None, None);
+    tokens.identity = identity;
+    replace(context, subject, tokens, flight).await
+}
+
+/// Takes in a token set obtained elsewhere.
+pub(super) async fn import(context: &ProviderContext, subject: &Subject, tokens: TokenSet) -> Outcome {
+    let flight = take_turn(context, subject).await?;
+    replace(context, subject, tokens, flight).await
+}
+
+/// Writes `tokens` over whatever is there: the person's latest word counts.
+async fn replace(context: &ProviderContext, subject: &Subject, tokens: TokenSet, flight: Flight) -> Outcome {
+    let id = context.id(subject);
+    for _ in 0..RACES {
+        let stored = match context.records.load(&id).await {
+            Ok(stored) => stored,
+            // Unreadable, but the new token set must not be lost: it replaces what is there.
+            Err(StoreError::Damaged { .. }) => None,
+            Err(error) => return Err(context.store_error(subject, &error)),
+        };
+        let expected = stored.as_ref().map_or(Expected::Absent, |stored| Expected::Revision(stored.revision));
+        let record = ConnectionRecord {
+            created_at: stored.map_or_else(|| context.now(), |stored| stored.record.created_at),
+            ..context.new_record()
+        };
+        if let Ok(connection) =
+            save::keep(context, subject, record, expected, tokens.clone(), false, &flight).await
+        {
+            flight.land(Ok(connection.clone()));
+            return Ok(connection);
+        }
+    }
+    Err(context.aborted(subject))
+}
+
+/// Revokes at the provider (RFC 7009), the refresh token first, and forgets the connection. What
+/// the provider cannot be told is logged; the person's wish to be forgotten is carried out anyway.
+pub(super) async fn revoke(context: &ProviderContext, subject: &Subject) -> Result<bool, TokenError> {
+    let _flight = take_turn(context, subject).await?;
+    let id = context.id(subject);
+    for _ in 0..RACES {
+        let stored = match context.records.load(&id).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => {
+                context.forget(&id);
+                return Ok(false);
+            }
+            Err(error) => return Err(context.store_error(subject, &error)),
+        };
+        if let Held::Tokens(tokens) = &stored.record.held {
+            tell_provider(context, subject, tokens).await;
+        }
+        match context.records.remove(&id, Expected::Revision(stored.revision)).await {
+            Ok(()) => {
+                context.forget(&id);
+                return Ok(true);
+            }
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(context.store_error(subject, &error)),
+        }
+    }
+    Err(context.aborted(subject))
+}
+
+async fn tell_provider(context: &ProviderContext, subject: &Subject, tokens: &TokenSet) {
+    let metadata = match context.discovery.metadata().await {
+        Ok(metadata) => metadata,
+        Err(failure) => {
+            tracing::warn!(connection = %context.id(subject), detail = failure.detail, "not revoked at the provider");
+            return;
+        }
+    };
+    let Some(endpoint) = &metadata.revocation_endpoint else { return };
+    let refresh = tokens.refresh_token.as_ref().map(|token| (token.expose(), "refresh_token"));
+    let access = Some((tokens.access_token.expose(), "access_token"));
+    for (token, hint) in refresh.into_iter().chain(access) {
+        if let Err(failure) = context.token_endpoint.revoke(&context.profile, endpoint, token, hint).await {
+            context.note_error(&failure.detail);
+            tracing::warn!(
+                connection = %context.id(subject), hint, detail = failure.detail, "not revoked at the provider"
+            );
+        }
+    }
+}
+
+/// A connection as it stands, from the snapshot or the store; starts nothing.
+pub(super) async fn read(
+    context: &ProviderContext,
+    subject: &Subject,
+) -> Result<Option<Arc<Connection>>, TokenError> {
+    let id = context.id(subject);
+    if let Some(connection) = context.connections.get(&id)
+        && connection.revision.as_u64() > 0
+    {
+        return Ok(Some(connection));
+    }
+    let stored = context.records.load(&id).await.map_err(|error| context.store_error(subject, &error))?;
+    Ok(stored.map(|stored| context.publish(context.present(&stored))))
+}

@@ -1,0 +1,333 @@
+//! What a `ProviderActor` and its exchanges share, and what outlives a crash of the actor.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::breaker::Breaker;
+use super::error::TokenError;
+use super::flights::FlightTable;
+use super::records::Records;
+use crate::clock::{Clock, Entropy, Timestamp, unit_interval};
+use crate::connection::{
+    Connection, ConnectionRecord, ConnectionState, ConnectionView, Failure, FailureClass, Held, Reason,
+    Trouble,
+};
+use crate::discovery::Discovery;
+use crate::jwk_set::JwkSetCache;
+use crate::profile::Profile;
+use crate::protocol::identifiers::{ConnectionId, Subject};
+use crate::protocol::token::TokenSet;
+use crate::snapshot::Connections;
+use crate::store::{Revision, StoreError};
+use crate::supervision::ActorRef;
+use crate::token_endpoint::TokenEndpoint;
+use crate::token_store::actor::TokenStoreActor;
+use crate::token_store::messages::StoredConnection;
+use crate::transport::Transport;
+
+/// Everything one profile's exchanges work with.
+pub struct ProviderContext {
+    /// The profile.
+    pub profile: Arc<Profile>,
+    /// Names this process in journals.
+    pub owner: Arc<str>,
+    /// Whether no other process can write to the store.
+    pub exclusive_store: bool,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The way to the provider.
+    pub transport: Arc<dyn Transport>,
+    /// Where readers see connections.
+    pub connections: Connections,
+    /// The provider's metadata.
+    pub discovery: Discovery,
+    /// The provider's token endpoint.
+    pub token_endpoint: TokenEndpoint,
+    /// The provider's keys for ID tokens.
+    pub keys: JwkSetCache,
+    /// Work in progress.
+    pub flights: FlightTable,
+    /// Holds back while the provider fails.
+    pub breaker: Breaker,
+    /// Token sets that are not durable yet, over all profiles; readiness looks at it.
+    pub unsaved: Arc<AtomicUsize>,
+    /// What happened so far.
+    pub counters: Counters,
+    pub(super) records: Records,
+    last_error: Mutex<Option<String>>,
+    attention: Mutex<BTreeMap<Subject, ConnectionView>>,
+}
+
+/// Connections that are not well and that the debug endpoint shows, at most.
+const ATTENTION: usize = 50;
+
+/// What happened so far, for the debug endpoint.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests sent to the token endpoint.
+    pub token_requests: AtomicU64,
+    /// Of them, those that failed.
+    pub failures: AtomicU64,
+    /// Calls that joined a flight instead of starting one.
+    pub joins: AtomicU64,
+}
+
+/// What all profiles have in common.
+#[derive(Clone)]
+pub struct ProviderDeps {
+    /// Names this process in journals.
+    pub owner: Arc<str>,
+    /// Whether no other process can write to the store.
+    pub exclusive_store: bool,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The way to providers.
+    pub transport: Arc<dyn Transport>,
+    /// The store's actor.
+    pub store: ActorRef<TokenStoreActor>,
+    /// Where readers see connections.
+    pub connections: Connections,
+    /// Token sets that are not durable yet.
+    pub unsaved: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for ProviderContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderContext")
+            .field("profile", &self.profile.registration.profile)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProviderContext {
+    /// Puts together what `profile` needs.
+    pub fn new(profile: Arc<Profile>, deps: &ProviderDeps) -> Self {
+        let ProviderDeps { owner, exclusive_store, clock, entropy, transport, store, connections, unsaved } =
+            deps.clone();
+        let provider = profile.registration.provider.clone();
+        Self {
+            discovery: Discovery::new(provider, transport.clone(), clock.clone()),
+            token_endpoint: TokenEndpoint::new(transport.clone(), clock.clone()),
+            keys: JwkSetCache::default(),
+            flights: FlightTable::default(),
+            breaker: Breaker::default(),
+            counters: Counters::default(),
+            records: Records::new(store),
+            last_error: Mutex::new(None),
+            attention: Mutex::new(BTreeMap::new()),
+            profile,
+            owner,
+            exclusive_store,
+            clock,
+            entropy,
+            transport,
+            connections,
+            unsaved,
+        }
+    }
+
+    pub(super) fn id(&self, subject: &Subject) -> ConnectionId {
+        ConnectionId { profile: self.profile.registration.profile.clone(), subject: subject.clone() }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn jitter(&self) -> f64 {
+        unit_interval(self.entropy.as_ref())
+    }
+
+    pub(super) fn aborted(&self, subject: &Subject) -> TokenError {
+        TokenError::Aborted { id: self.id(subject) }
+    }
+
+    pub(super) fn store_error(&self, subject: &Subject, error: &StoreError) -> TokenError {
+        self.note_error(error);
+        TokenError::StoreUnavailable { id: self.id(subject), detail: error.to_string() }
+    }
+
+    pub(super) fn note_error(&self, error: &dyn fmt::Display) {
+        *self.last_error.lock() = Some(format!("{}: {error}", self.now()));
+    }
+
+    /// The last thing that went wrong, and when.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().clone()
+    }
+
+    pub(super) fn count(&self, counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The published form of a stored record. Trouble lives in memory only: it is carried over as
+    /// long as the record is the one it was met with.
+    pub(crate) fn present(&self, stored: &StoredConnection) -> Connection {
+        let before = self.connections.get(&stored.id);
+        let kept =
+            before.as_deref().filter(|c| c.revision == stored.revision || self.is_own_mark(&stored.record));
+        let trouble = kept.and_then(|connection| connection.state.trouble().cloned());
+        let state = match &stored.record.held {
+            Held::NeedsConsent { reason, since } => {
+                ConnectionState::NeedsConsent { reason: *reason, since: *since }
+            }
+            Held::Tokens(tokens) => match trouble {
+                Some(trouble) => with_trouble(Some((**tokens).clone()), trouble),
+                None => ConnectionState::obtained((**tokens).clone()),
+            },
+            Held::Nothing => {
+                let never = || Trouble {
+                    reason: Reason::NeverConnected,
+                    detail: "the first token request has not been answered".to_owned(),
+                    since: stored.record.created_at,
+                    attempts: 0,
+                    noted_at: stored.record.created_at,
+                    next_attempt: stored.record.created_at,
+                };
+                with_trouble(None, trouble.unwrap_or_else(never))
+            }
+        };
+        let mut connection = self.connection(stored.id.clone(), stored.revision, &stored.record, state);
+        connection.after_rejection = kept.is_some_and(|kept| kept.after_rejection);
+        connection
+    }
+
+    fn is_own_mark(&self, record: &ConnectionRecord) -> bool {
+        record.in_flight.as_ref().is_some_and(|mark| mark.owner == *self.owner)
+    }
+
+    /// A published connection in `state`.
+    pub(super) fn connection(
+        &self,
+        id: ConnectionId,
+        revision: Revision,
+        record: &ConnectionRecord,
+        state: ConnectionState,
+    ) -> Connection {
+        let renewable = !self.profile.grant.needs_person()
+            || state.tokens().is_some_and(|tokens| tokens.refresh_token.is_some());
+        let policy = &self.profile.registration.refresh;
+        Connection::new(id, revision, record.origins.clone(), record.created_at, state, renewable, policy)
+    }
+
+    /// What is published for a subject that was never connected, so that the next call need not
+    /// look into the store again.
+    pub(super) fn never_connected(&self, subject: &Subject) -> Connection {
+        let now = self.now();
+        let state = ConnectionState::NeedsConsent { reason: Reason::NeverConnected, since: now };
+        let record = self.new_record();
+        self.connection(self.id(subject), Revision(0), &record, state)
+    }
+
+    pub(super) fn new_record(&self) -> ConnectionRecord {
+        ConnectionRecord {
+            created_at: self.now(),
+            origins: self.profile.origins.clone(),
+            held: Held::Nothing,
+            in_flight: None,
+            learned_lifetime: None,
+        }
+    }
+
+    pub(super) fn publish(&self, connection: Connection) -> Arc<Connection> {
+        let connection = Arc::new(connection);
+        self.note_attention(&connection);
+        self.connections.publish(connection.clone());
+        connection
+    }
+
+    /// Keeps what is not well at hand for the debug endpoint.
+    fn note_attention(&self, connection: &Connection) {
+        let subject = &connection.id.subject;
+        let well = matches!(connection.state, ConnectionState::Active { .. });
+        let mut attention = self.attention.lock();
+        if well || connection.revision == Revision(0) && connection.state.tokens().is_none() {
+            attention.remove(subject);
+        } else if attention.len() < ATTENTION || attention.contains_key(subject) {
+            attention.insert(subject.clone(), connection.view(self.now(), false));
+        }
+    }
+
+    /// Forgets a connection, wherever readers might see it.
+    pub(super) fn forget(&self, id: &ConnectionId) {
+        self.attention.lock().remove(&id.subject);
+        self.connections.remove(id);
+    }
+
+    /// Connections that are not well, at most [`ATTENTION`] of them.
+    pub fn attention(&self) -> Vec<ConnectionView> {
+        self.attention.lock().values().cloned().collect()
+    }
+
+    /// The error that callers get for `failure`.
+    pub(super) fn failure_error(
+        &self,
+        subject: &Subject,
+        failure: &Failure,
+        hold: Option<Duration>,
+    ) -> TokenError {
+        let profile = self.profile.registration.profile.clone();
+        let (reason, detail) = (failure.reason, failure.detail.clone());
+        match failure.class {
+            FailureClass::GrantDead => TokenError::AuthorizationRequired { id: self.id(subject), reason },
+            FailureClass::ClientMisconfigured => {
+                TokenError::ClientMisconfigured { profile, reason, detail, retry_after: hold }
+            }
+            FailureClass::ProviderUnavailable | FailureClass::Internal => {
+                TokenError::ProviderUnavailable { profile, reason, detail, retry_after: hold }
+            }
+        }
+    }
+
+    /// The error that callers get while a new token set is not durable yet.
+    pub(super) fn unsaved_error(&self, subject: &Subject) -> TokenError {
+        TokenError::StoreUnavailable {
+            id: self.id(subject),
+            detail: "a new token set is not durable yet; saving is tried again".to_owned(),
+        }
+    }
+
+    /// The error that callers get when a token had ended before it could be used.
+    pub(super) fn stillborn_error(&self) -> TokenError {
+        TokenError::ProviderUnavailable {
+            profile: self.profile.registration.profile.clone(),
+            reason: Reason::MalformedAnswer,
+            detail: "the token it gave had already ended; compare the clocks and `expires_in`".to_owned(),
+            retry_after: None,
+        }
+    }
+
+    /// The error that callers get while `trouble` holds us back.
+    pub(super) fn trouble_error(
+        &self,
+        state: &ConnectionState,
+        trouble: &Trouble,
+        now: Timestamp,
+    ) -> TokenError {
+        let profile = self.profile.registration.profile.clone();
+        let (reason, detail) = (trouble.reason, trouble.detail.clone());
+        let retry_after = trouble.holds_for(now);
+        match state {
+            ConnectionState::Misconfigured { .. } => {
+                TokenError::ClientMisconfigured { profile, reason, detail, retry_after }
+            }
+            _ => TokenError::ProviderUnavailable { profile, reason, detail, retry_after },
+        }
+    }
+}
+
+fn with_trouble(tokens: Option<TokenSet>, trouble: Trouble) -> ConnectionState {
+    match trouble.reason {
+        Reason::ClientRefused | Reason::RequestRefused => ConnectionState::Misconfigured { tokens, trouble },
+        _ => ConnectionState::Retrying { tokens, trouble },
+    }
+}

@@ -1,0 +1,174 @@
+//! Sends one token request and reads its answer: the only way from a profile to its token endpoint.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::context::ProviderContext;
+use super::expiry::expiry_of;
+use crate::clock::Timestamp;
+use crate::connection::{Failure, FailureClass, Reason};
+use crate::grants::refresh_token::refresh_request;
+use crate::grants::{GrantContext, GrantError, Redemption};
+use crate::jwk_set::VerifyError;
+use crate::protocol::id_token::IdTokenChecks;
+use crate::protocol::identifiers::Subject;
+use crate::protocol::secret::Secret;
+use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet};
+use crate::protocol::token_request::TokenRequest;
+use crate::protocol::token_response::TokenResponse;
+use crate::registration::ClientRegistration;
+use crate::token_endpoint::failure;
+
+/// A token response and when it was asked for.
+pub(super) struct Granted {
+    pub(super) response: TokenResponse,
+    /// Taken as the beginning of the token's life: the provider counts from a later moment.
+    pub(super) requested_at: Timestamp,
+}
+
+impl Granted {
+    /// The token set to keep; what the answer left out is carried over from `before`.
+    pub(super) fn into_token_set(
+        self,
+        registration: &ClientRegistration,
+        before: Option<&TokenSet>,
+        learned_lifetime: Option<u64>,
+    ) -> TokenSet {
+        let response = self.response;
+        let expiry = expiry_of(
+            &response.access_token,
+            response.expires_in,
+            registration.default_token_lifetime,
+            learned_lifetime.map(Duration::from_millis),
+            self.requested_at,
+        );
+        TokenSet {
+            expiry,
+            token_type: response.token_type,
+            obtained_at: self.requested_at,
+            refresh_token: response
+                .refresh_token
+                .or_else(|| before.and_then(|old| old.refresh_token.clone())),
+            scope: response.scope.or_else(|| before.and_then(|old| old.scope.clone())),
+            identity: before.and_then(|old| old.identity.clone()),
+            access_token: response.access_token,
+            extra: response.extra,
+        }
+    }
+}
+
+/// Refreshes (RFC 6749 section 6).
+pub(super) async fn refresh(context: &ProviderContext, token: &RefreshToken) -> Result<Granted, Failure> {
+    send(context, Ok(refresh_request(token))).await
+}
+
+/// Uses the profile's own grant, without a person.
+pub(super) async fn obtain(context: &ProviderContext, subject: &Subject) -> Result<Granted, Failure> {
+    let grant_context = GrantContext {
+        registration: &context.profile.registration,
+        subject,
+        redemption: None,
+        refresh_token: None,
+    };
+    send(context, context.profile.grant.token_request(&grant_context)).await
+}
+
+/// Redeems an authorization code (RFC 6749 section 4.1.3): sent at most once.
+pub(super) async fn redeem(
+    context: &ProviderContext,
+    subject: &Subject,
+    redemption: &Redemption,
+) -> Result<Granted, Failure> {
+    let grant_context = GrantContext {
+        registration: &context.profile.registration,
+        subject,
+        redemption: Some(redemption),
+        refresh_token: None,
+    };
+    send(context, context.profile.grant.token_request(&grant_context)).await
+}
+
+async fn send(
+    context: &ProviderContext,
+    request: Result<TokenRequest, GrantError>,
+) -> Result<Granted, Failure> {
+    let answer = attempt(context, request).await;
+    if let Err(failure) = &answer {
+        context.counters.failures.fetch_add(1, Ordering::Relaxed);
+        context.note_error(&failure.detail);
+        tracing::warn!(
+            profile = %context.profile.registration.profile,
+            class = ?failure.class,
+            reason = ?failure.reason,
+            detail = failure.detail,
+            "token request failed"
+        );
+    }
+    match &answer {
+        Err(failure) if failure.class == FailureClass::ProviderUnavailable => {
+            let retry = &context.profile.registration.retry;
+            context.breaker.failed(context.now(), retry, failure.retry_after, context.jitter());
+        }
+        _ => context.breaker.succeeded(),
+    }
+    answer
+}
+
+async fn attempt(
+    context: &ProviderContext,
+    request: Result<TokenRequest, GrantError>,
+) -> Result<Granted, Failure> {
+    let request = request.map_err(|error| match error {
+        GrantError::ConsentNeeded => {
+            failure(FailureClass::GrantDead, Reason::NeverConnected, error.to_string())
+        }
+        other => failure(FailureClass::Internal, Reason::InternalError, other.to_string()),
+    })?;
+    let metadata = context.discovery.metadata().await?;
+    let endpoint = metadata.token_endpoint()?;
+    let requested_at = context.now();
+    context.count(&context.counters.token_requests);
+    let response = context.token_endpoint.request(&context.profile, endpoint, request).await?;
+    Ok(Granted { response, requested_at })
+}
+
+/// Checks an ID token (OpenID Connect Core section 3.1.3.7) and says whom it names. `nonce` is the
+/// one sent; a refresh sent none.
+pub(super) async fn identity(
+    context: &ProviderContext,
+    id_token: &Secret,
+    access_token: &AccessToken,
+    nonce: Option<&Secret>,
+) -> Result<IdentityClaims, Failure> {
+    let registration = &context.profile.registration;
+    let metadata = context.discovery.metadata().await?;
+    let Some(issuer) = metadata.issuer.as_deref() else {
+        let detail =
+            "the provider's issuer is unknown, so its ID token cannot be checked; configure `issuer`";
+        return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail.to_owned()));
+    };
+    let pinned = registration.id_token_signing_alg.as_ref().map(std::slice::from_ref);
+    let checks = IdTokenChecks {
+        issuer,
+        client_id: &registration.client_id,
+        nonce,
+        allowed_algs: pinned.unwrap_or(&metadata.id_token_algs),
+        access_token: Some(access_token),
+        now: context.now(),
+    };
+    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, id_token, &checks).await;
+    match verified {
+        Ok(claims) => Ok(claims.identity()),
+        Err(VerifyError::Keys(failure)) => Err(failure),
+        Err(VerifyError::Token(error)) => Err(bad_id_token(error.to_string())),
+    }
+}
+
+/// `openid` was asked for, and the answer has no ID token (OpenID Connect Core section 3.1.3.3).
+pub(super) fn no_id_token() -> Failure {
+    bad_id_token("the answer has no ID token although `openid` was asked for".to_owned())
+}
+
+fn bad_id_token(detail: String) -> Failure {
+    failure(FailureClass::ProviderUnavailable, Reason::MalformedAnswer, detail)
+}

@@ -1,0 +1,233 @@
+//! The only wiring: store, engine, listeners, signals.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::{Request, Response};
+use actix_service::{IntoServiceFactory, ServiceFactory};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, Server, ServerHandle};
+use actix_web::{App as Application, HttpServer};
+use claviger_actors::clock::{SystemClock, SystemEntropy};
+use claviger_actors::gateway::{GatewayHandle, GatewayParts};
+use claviger_actors::proxy::upstream::UpstreamSettings;
+use claviger_actors::store::StoreError;
+use claviger_actors::store::sealed::Vault;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::caller_auth::CallerDirectory;
+use crate::client_tls::{self, TlsSetupError};
+use crate::config::{GatewayConfig, Listeners};
+use crate::http_client::HttpTransport;
+use crate::listeners::admin::{self, AdminState};
+use crate::listeners::proxy::ProxyState;
+use crate::listeners::public::{self, PublicState};
+
+/// Connections kept in memory; the others are read from the store when they are needed.
+const CACHED_CONNECTIONS: usize = 100_000;
+
+/// Time that requests and exchanges under way have to end once we are told to.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A request head must arrive within this.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// An idle client connection is kept for this.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Why the gateway did not start, or ended. Start-up only: nothing was served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// The store cannot be opened, or its keys do not fit.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A listener's address cannot be had.
+    #[error("listeners.{listener}: cannot listen on {address}: {source}; free the port or change `bind`")]
+    Bind {
+        /// Which listener.
+        listener: &'static str,
+        /// Where it should listen.
+        address: SocketAddr,
+        /// The operating system's word.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsSetupError),
+    /// Threads or signals cannot be had.
+    #[error("the gateway could not start: {0}")]
+    Io(#[from] io::Error),
+    /// The engine ended by itself.
+    #[error("the engine's supervisor has ended; restart the gateway")]
+    EngineEnded,
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct RunningApp {
+    gateway: GatewayHandle,
+    addresses: Listeners,
+    servers: Vec<ServerHandle>,
+}
+
+/// Listening sockets, bound before anything else is touched.
+struct Sockets {
+    proxy: TcpListener,
+    public: TcpListener,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    fn bind(listeners: &Listeners) -> Result<Self, AppError> {
+        Ok(Self {
+            proxy: bind("proxy", listeners.proxy)?,
+            public: bind("public", listeners.public)?,
+            admin: bind("admin", listeners.admin)?,
+        })
+    }
+}
+
+fn bind(listener: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).map_err(|source| AppError::Bind { listener, address, source })
+}
+
+impl RunningApp {
+    /// Starts everything. Must be called within an actix `System`, whose thread becomes the engine's.
+    ///
+    /// # Errors
+    /// [`AppError`]; nothing was served then, and nothing stored was changed.
+    pub async fn start(config: GatewayConfig) -> Result<Self, AppError> {
+        let sockets = Sockets::bind(&config.listeners)?;
+        let addresses = Listeners {
+            proxy: sockets.proxy.local_addr()?,
+            public: sockets.public.local_addr()?,
+            admin: sockets.admin.local_addr()?,
+            admin_token: config.listeners.admin_token.clone(),
+        };
+        let opener = config.store.opener;
+        let store = actix_web::rt::task::spawn_blocking(opener).await.map_err(io::Error::other)??;
+        let tls = client_tls::trusting_the_system()?;
+        let entropy = Arc::new(SystemEntropy);
+        let gateway = GatewayHandle::start(GatewayParts {
+            profiles: config.profiles.into_iter().map(Arc::new).collect(),
+            routing: config.routing,
+            store,
+            vault: Vault::new(config.keyring, entropy.clone()),
+            transport: Arc::new(HttpTransport::new(tls.clone())),
+            clock: Arc::new(SystemClock),
+            entropy,
+            cached_connections: CACHED_CONNECTIONS,
+        })
+        .await?;
+
+        let public_url = config.server.public_url;
+        let callers = CallerDirectory::new(config.callers);
+        let upstream = Arc::new(UpstreamSettings::new(tls));
+        let proxy_state = ProxyState::new(gateway.clone(), Arc::new(callers), public_url.clone(), upstream);
+        let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
+        let admin_state = AdminState {
+            gateway: gateway.clone(),
+            public_url,
+            token: addresses.admin_token.clone(),
+            bind: addresses.admin,
+        };
+
+        let proxy = HttpServer::new(move || Application::new().configure(|cfg| proxy_state.configure(cfg)));
+        let proxy = bounded(proxy, config.server.workers).listen(sockets.proxy)?.run();
+        let public = HttpServer::new(move || {
+            let state = public_state.clone();
+            Application::new().configure(|cfg| public::configure(cfg, state))
+        });
+        let public = bounded(public, 1).listen(sockets.public)?.run();
+        let admin = HttpServer::new(move || {
+            let state = admin_state.clone();
+            Application::new().configure(|cfg| admin::configure(cfg, state))
+        });
+        let admin = bounded(admin, 1).listen(sockets.admin)?.run();
+
+        let servers = [proxy, public, admin].map(spawn).into();
+        tracing::info!(
+            proxy = %addresses.proxy,
+            public = %addresses.public,
+            admin = %addresses.admin,
+            "claviger is listening"
+        );
+        Ok(Self { gateway, addresses, servers })
+    }
+
+    /// The engine.
+    pub fn gateway(&self) -> &GatewayHandle {
+        &self.gateway
+    }
+
+    /// Where the listeners are bound.
+    pub fn addresses(&self) -> &Listeners {
+        &self.addresses
+    }
+
+    /// Ends cleanly: no new requests, those under way finish, every token set is durable.
+    pub async fn stop(self) {
+        let stopping = self.servers.iter().map(|server| server.stop(true));
+        futures_util::future::join_all(stopping).await;
+        if !self.gateway.drain(DRAIN_DEADLINE).await {
+            tracing::error!("token requests were still under way when the time to drain was over");
+        }
+    }
+}
+
+/// What all listeners have in common: limits on slow clients, and an end that waits for requests.
+fn bounded<F, I, S, B>(server: HttpServer<F, I, S, B>, workers: usize) -> HttpServer<F, I, S, B>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<actix_web::Error>,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>>,
+    B: MessageBody + 'static,
+{
+    server
+        .workers(workers)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_DEADLINE)
+        .tcp_nodelay(true)
+        .disable_signals()
+        .shutdown_timeout(DRAIN_DEADLINE.as_secs())
+}
+
+fn spawn(server: Server) -> ServerHandle {
+    let handle = server.handle();
+    actix_web::rt::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "a listener ended");
+        }
+    });
+    handle
+}
+
+/// Runs the gateway until it is told to end (SIGTERM or SIGINT).
+///
+/// # Errors
+/// [`AppError`].
+pub fn run(config: GatewayConfig) -> Result<(), AppError> {
+    actix_web::rt::System::new().block_on(async {
+        let app = RunningApp::start(config).await?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let supervisor = app.gateway().supervisor().clone();
+        let ended = tokio::select! {
+            biased;
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            () = supervisor.ended() => Err(AppError::EngineEnded),
+        };
+        tracing::info!("draining");
+        app.stop().await;
+        ended
+    })
+}

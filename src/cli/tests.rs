@@ -1,0 +1,152 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+
+use argon2::{Argon2, PasswordHash, PasswordVerifier as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::CommandFactory as _;
+
+use super::*;
+
+/// What a command gave: whether it is done well, standard output, standard error.
+fn run(arguments: &[&str], input: &str) -> (Option<bool>, String, String) {
+    let cli = Cli::try_parse_from(std::iter::once("claviger").chain(arguments.iter().copied())).unwrap();
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let mut input = Cursor::new(input.as_bytes());
+    let mut streams = Streams { input: &mut input, output: &mut output, errors: &mut errors };
+    let outcome = cli.execute(&BTreeMap::new(), &mut streams);
+    let done = match outcome {
+        Outcome::Done(code) => Some(format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS)),
+        Outcome::Serve(_) | Outcome::Demo { .. } => None,
+    };
+    (done, String::from_utf8(output).unwrap(), String::from_utf8(errors).unwrap())
+}
+
+#[test]
+fn the_arguments_are_well_formed() {
+    Cli::command().debug_assert();
+    let usage = Cli::try_parse_from(["claviger", "frob"]).unwrap_err();
+    assert_eq!(usage.exit_code(), 2);
+}
+
+#[test]
+fn a_key_is_all_that_is_printed() {
+    let (done, first, errors) = run(&["keys", "generate"], "");
+    assert_eq!((done, errors.as_str()), (Some(true), ""));
+    assert_eq!(STANDARD.decode(first.strip_suffix('\n').unwrap()).unwrap().len(), 32);
+    assert_ne!(run(&["keys", "generate"], "").1, first);
+}
+
+#[test]
+fn a_hash_verifies_the_line_that_was_given() {
+    for input in ["correct horse", "correct horse\n", "correct horse\r\n"] {
+        let (done, hash, _) = run(&["hash-secret"], input);
+        assert_eq!(done, Some(true));
+        let hash = PasswordHash::new(hash.trim_end()).unwrap();
+        assert_eq!(hash.algorithm.as_str(), "argon2id");
+        Argon2::default().verify_password(b"correct horse", &hash).unwrap();
+        assert!(Argon2::default().verify_password(b"correct horse\n", &hash).is_err());
+    }
+    for input in ["", "\n", &"x".repeat(2000)] {
+        let (done, output, errors) = run(&["hash-secret"], input);
+        assert_eq!((done, output.as_str()), (Some(false), ""));
+        assert!(!errors.is_empty() && !errors.contains("xxx"));
+    }
+}
+
+#[test]
+fn a_bad_configuration_fails_check_and_run_alike() {
+    let check = run(&["check"], "");
+    assert_eq!(check.0, Some(false));
+    assert_eq!(check.2.lines().count(), 3, "{}", check.2);
+    assert_eq!(run(&["run", "--config", config::DEFAULT_PATH], ""), check);
+}
+
+#[test]
+fn providers_are_listed_and_shown() {
+    assert!(run(&["providers"], "").1.lines().any(|name| name == "google"));
+    assert!(run(&["providers", "google"], "").1.contains("https://accounts.google.com"));
+    assert_eq!(run(&["providers", "nobody"], "").0, Some(false));
+}
+
+/// An admin listener that gives one answer, and then what it was asked.
+fn admin(answer: &'static str) -> (tempfile::TempDir, String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut text = Vec::new();
+        let mut buffer = [0u8; 4096];
+        loop {
+            let count = socket.read(&mut buffer).unwrap();
+            text.extend_from_slice(&buffer[..count]);
+            let read = String::from_utf8_lossy(&text).into_owned();
+            let whole = read.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+                let length = head
+                    .lines()
+                    .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                body.len() >= length.unwrap_or(0)
+            });
+            if whole || count == 0 {
+                socket.write_all(answer.as_bytes()).unwrap();
+                return read;
+            }
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gateway.toml");
+    std::fs::write(&path, format!("[listeners.admin]\nbind = \"{address}\"\ntoken = \"HUSH\"\n")).unwrap();
+    (directory, path.display().to_string(), asked)
+}
+
+#[test]
+fn connections_are_asked_for_at_the_admin_listener() {
+    const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"state\":\"good\"}";
+    let cases: [(&[&str], &str); 4] = [
+        (&["list", "--profile", "a b", "--limit", "5"], "GET /api/connections?profile=a+b&limit=5 HTTP/1.1"),
+        (&["show", "calendar", "al/ice?"], "GET /api/connections/calendar/al%2Fice%3F HTTP/1.1"),
+        (&["refresh", "calendar", "alice"], "POST /api/connections/calendar/alice/refresh HTTP/1.1"),
+        (&["import", "calendar", "alice"], "PUT /api/connections/calendar/alice HTTP/1.1"),
+    ];
+    for (arguments, line) in cases {
+        let (_directory, path, asked) = admin(GOOD);
+        let all = [&["connections", "--config", &path], arguments].concat();
+        let (done, output, errors) = run(&all, "{\"access_token\":\"t\"}");
+        let asked = asked.join().unwrap();
+        assert!(asked.starts_with(line), "{asked}");
+        assert!(asked.to_lowercase().contains("authorization: bearer hush\r\n"), "{asked}");
+        assert_eq!(asked.ends_with("{\"access_token\":\"t\"}"), arguments[0] == "import", "{asked}");
+        assert_eq!((done, errors.as_str()), (Some(true), ""));
+        assert_eq!(output, "{\n  \"state\": \"good\"\n}\n");
+    }
+}
+
+#[test]
+fn a_deleted_connection_prints_nothing() {
+    let (_directory, path, asked) = admin("HTTP/1.1 204 No Content\r\n\r\n");
+    let given = run(&["connections", "delete", "calendar", "alice", "--config", &path], "");
+    assert!(asked.join().unwrap().starts_with("DELETE /api/connections/calendar/alice "));
+    assert_eq!(given, (Some(true), String::new(), String::new()));
+}
+
+#[test]
+fn a_refusal_tells_its_detail_and_fails() {
+    let (_directory, path, asked) =
+        admin("HTTP/1.1 404 Not Found\r\ncontent-length: 28\r\n\r\n{\"detail\":\"no such profile\"} ");
+    let (done, output, errors) = run(&["connections", "show", "x", "y", "--config", &path], "");
+    asked.join().unwrap();
+    assert_eq!((done, output.as_str()), (Some(false), ""));
+    assert_eq!(errors, "the gateway answered 404 Not Found: no such profile\n");
+}
+
+#[test]
+fn what_is_imported_must_be_json_and_is_never_quoted() {
+    let (_directory, path, _asked) = admin("");
+    let given = run(&["connections", "import", "x", "y", "--config", &path], "{\"access_token\": HUSH}");
+    assert_eq!(given.0, Some(false));
+    assert!(given.2.contains("not JSON") && !given.2.contains("HUSH"), "{}", given.2);
+}

@@ -1,0 +1,76 @@
+//! Hands settings to the extension that understands them: a grant, a client authentication method,
+//! a store backend. What nobody takes is an unknown key.
+
+use std::collections::BTreeMap;
+
+use claviger_actors::registration::settings::{Settings, SettingsError};
+
+use super::error::{Faults, Place, nearest};
+use super::reader::{Located, unknown_key};
+use super::secret_source::{RawSetting, Secrets};
+
+/// The settings of one table, on their way to its extensions.
+pub(super) struct Extension<'a> {
+    at: &'a Place,
+    raw: &'a BTreeMap<String, Located<RawSetting>>,
+    settings: Settings,
+    refused: Vec<SettingsError>,
+    complete: bool,
+}
+
+impl<'a> Extension<'a> {
+    /// Draws the secrets among `raw`, the keys of the table at `at` that are an extension's.
+    pub(super) fn new(
+        at: &'a Place,
+        raw: &'a BTreeMap<String, Located<RawSetting>>,
+        secrets: &Secrets<'_>,
+        faults: &mut Faults,
+    ) -> Self {
+        let mut settings = Settings::default();
+        for (key, setting) in raw {
+            if let Some(setting) = secrets.setting(setting, faults) {
+                settings.insert(key.clone(), setting);
+            }
+        }
+        Self { at, raw, settings, refused: Vec::new(), complete: true }
+    }
+
+    /// Lets an extension take what is its own. `None` stands for an extension that is not known.
+    pub(super) fn build<T>(
+        &mut self,
+        build: Option<impl FnOnce(&mut Settings) -> Result<T, SettingsError>>,
+    ) -> Option<T> {
+        let Some(build) = build else {
+            self.complete = false;
+            return None;
+        };
+        build(&mut self.settings).map_err(|error| self.refused.push(error)).ok()
+    }
+
+    /// Notes what the extensions refused, and the keys that none of them took. `keys` are the
+    /// table's own.
+    pub(super) fn finish(self, keys: &[&str], faults: &mut Faults) {
+        let known = || keys.iter().copied().chain(self.settings.asked());
+        // While an extension is not known, neither are its keys: only misspelt ones are told then.
+        let unknown = |key: &&str| self.complete || nearest(key, known()).is_some();
+        let left: Vec<&str> = self.settings.leftovers().filter(unknown).collect();
+        for key in &left {
+            let place = self.raw.get(*key).map_or_else(|| self.at.join(key), |raw| raw.at.clone());
+            unknown_key(&place, key, known(), faults);
+        }
+        for error in &self.refused {
+            let given = self.raw.get(&error.key);
+            let misspelt = left.iter().any(|key| nearest(key, known()) == Some(error.key.as_str()));
+            match given {
+                // It was given, but could not be drawn: that has been told.
+                Some(raw) if matches!(raw.value, RawSetting::Secret(_)) => {}
+                Some(raw) => faults.push(&raw.at, error.problem.clone()),
+                None if misspelt => {}
+                None => {
+                    let place = error.key.split('.').fold(self.at.clone(), |place, key| place.join(key));
+                    faults.push(&place, error.problem.clone());
+                }
+            }
+        }
+    }
+}

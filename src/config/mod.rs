@@ -1,0 +1,164 @@
+//! The configuration: a TOML file, then the environment, merged by figment and checked as a whole.
+//!
+//! Reading order: `file` (the raw shape), then this file (the checked one), then one file a section
+//! for the checks between them. `source` and `reader` get from text to raw shape; every fault is
+//! noted with its place, and [`load`] tells all of them at once.
+
+pub mod catalogue;
+pub mod environment;
+pub mod error;
+
+mod callers;
+mod extension;
+mod file;
+mod profiles;
+mod reader;
+mod routes;
+mod secret_source;
+mod server;
+mod source;
+mod store;
+#[cfg(test)]
+mod tests;
+mod urls;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use claviger_actors::profile::Profile;
+use claviger_actors::protocol::secret::Secret;
+use claviger_actors::proxy::route::RoutingTable;
+use claviger_actors::store::StoreOpener;
+use claviger_actors::store::keyring::Keyring;
+use url::Url;
+
+use crate::caller_auth::ConfiguredCaller;
+use environment::Environment;
+use error::{ConfigErrors, Faults};
+use file::{GatewayFile, ListenersFile};
+use reader::{Node, Read, Table};
+use secret_source::Secrets;
+use source::Source;
+
+/// Where the configuration is, unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "config/gateway.toml";
+
+/// A checked configuration: every reference holds, every secret was found.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[listeners]`
+    pub listeners: Listeners,
+    /// `[store]`
+    pub store: StoreConfig,
+    /// `[store.encryption]`
+    pub keyring: Keyring,
+    /// `[profiles]`, in order of their names.
+    pub profiles: Vec<Profile>,
+    /// `[callers]`, in order of their names.
+    pub callers: Vec<ConfiguredCaller>,
+    /// `[routes]`
+    pub routing: RoutingTable,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Base of the redirect URI, as browsers reach the public listener.
+    pub public_url: Url,
+    /// Worker threads.
+    pub workers: usize,
+}
+
+/// `[listeners]`
+#[derive(Clone, Debug)]
+pub struct Listeners {
+    /// Internal applications.
+    pub proxy: SocketAddr,
+    /// Browsers.
+    pub public: SocketAddr,
+    /// Operators.
+    pub admin: SocketAddr,
+    /// Bearer token of the admin listener; always there unless it is bound to loopback.
+    pub admin_token: Option<Secret>,
+}
+
+/// `[store]`
+pub struct StoreConfig {
+    /// The backend's name.
+    pub backend: &'static str,
+    /// Opens the backend with the settings it took.
+    pub opener: StoreOpener,
+}
+
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+/// Loads and checks the configuration at `path` with `environment` laid over it. An error holds
+/// every fault found.
+pub fn load(path: &Path, environment: &dyn Environment) -> Result<GatewayConfig, ConfigErrors> {
+    let source = Source::load(path, environment)?;
+    let mut faults = Faults::default();
+    let file = GatewayFile::read(&Node::root(&source), &mut faults);
+    let secrets = Secrets { environment, directory: directory(path) };
+    let config = file.and_then(|file| check(&file, &secrets, &mut faults));
+    faults.or(config)
+}
+
+/// Loads and checks only the listeners, for a client of the admin API: it needs no other secret.
+pub fn load_listeners(path: &Path, environment: &dyn Environment) -> Result<Listeners, ConfigErrors> {
+    let source = Source::load(path, environment)?;
+    let mut faults = Faults::default();
+    let table = Table::open(&Node::root(&source), GatewayFile::KEYS, &mut faults);
+    let file: Option<ListenersFile> = table.and_then(|table| table.take("listeners", &mut faults));
+    let secrets = Secrets { environment, directory: directory(path) };
+    let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, &mut faults);
+    faults.or(listeners)
+}
+
+/// What the paths of secret files are relative to.
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
+}
+
+fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<GatewayConfig> {
+    let (no_providers, no_profiles) = (BTreeMap::new(), BTreeMap::new());
+    let (no_callers, no_routes) = (BTreeMap::new(), BTreeMap::new());
+    let provider_files = file.providers.as_ref().unwrap_or(&no_providers);
+    let profile_files = file.profiles.as_ref().unwrap_or(&no_profiles);
+    let caller_files = file.callers.as_ref().unwrap_or(&no_callers);
+    let route_files = file.routes.as_ref().unwrap_or(&no_routes);
+
+    let server = server::server(file.server.as_ref(), &file.at, faults);
+    let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, faults);
+    let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
+    let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
+    for (name, provider) in provider_files {
+        profiles::provider(name, provider, faults);
+    }
+    let routing = routes::routes(route_files, profile_files, faults);
+    let redirect_uri = server.as_ref().and_then(|server| server::redirect_uri(&server.public_url));
+    let profiles = profiles::Profiles {
+        providers: catalogue::Providers(provider_files),
+        routing: &routing,
+        redirect_uri: redirect_uri.as_ref(),
+        secrets,
+    }
+    .check(profile_files, faults);
+    let callers = callers::callers(caller_files, route_files, secrets, faults);
+    Some(GatewayConfig {
+        server: server?,
+        listeners: listeners?,
+        store: store?,
+        keyring: keyring?,
+        profiles,
+        callers,
+        routing,
+    })
+}

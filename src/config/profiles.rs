@@ -1,0 +1,288 @@
+//! Checks `[profiles]` and the `[providers]` they use.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow};
+use claviger_actors::connection::OriginSet;
+use claviger_actors::grants::{self, GRANTS, GrantRow};
+use claviger_actors::profile::Profile;
+use claviger_actors::protocol::identifiers::ProfileId;
+use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::proxy::route::RoutingTable;
+use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
+use claviger_actors::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
+use url::Url;
+
+use super::catalogue::Providers;
+use super::error::{Faults, Place, suggestion};
+use super::extension::Extension;
+use super::file::{ProfileFile, ProviderFile};
+use super::reader::{Located, Parameter};
+use super::secret_source::Secrets;
+use super::urls;
+
+const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
+const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Signature algorithms with a public key (RFC 7518 section 3.1, RFC 8037): `none` never.
+const SIGNATURES: [&str; 9] =
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+/// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
+const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+];
+/// Parameters that the gateway writes itself (RFC 6749 sections 2.3.1, 4.1.3, 4.4.2 and 6).
+const OWN_TOKEN_PARAMS: [&str; 8] = [
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "code",
+    "redirect_uri",
+    "code_verifier",
+    "refresh_token",
+    "scope",
+];
+
+/// What every profile is checked against.
+pub(super) struct Profiles<'a> {
+    /// Providers by name.
+    pub(super) providers: Providers<'a>,
+    /// All routes: they bind a profile's tokens to their origins.
+    pub(super) routing: &'a RoutingTable,
+    /// The redirection endpoint, unless `public_url` is at fault.
+    pub(super) redirect_uri: Option<&'a Url>,
+    /// Where secrets come from.
+    pub(super) secrets: &'a Secrets<'a>,
+}
+
+impl Profiles<'_> {
+    /// Checks every profile, in order of their names.
+    pub(super) fn check(&self, files: &BTreeMap<String, ProfileFile>, faults: &mut Faults) -> Vec<Profile> {
+        files.iter().filter_map(|(name, file)| self.profile(name, file, faults)).collect()
+    }
+
+    fn profile(&self, name: &str, file: &ProfileFile, faults: &mut Faults) -> Option<Profile> {
+        let id = faults.note(&file.at, ProfileId::new(name));
+        let client_id = client_id(file, faults);
+        let scopes = match &file.scopes {
+            Some(scopes) => faults.note(&scopes.at, ScopeSet::from_tokens(scopes.value.iter().cloned())),
+            None => Some(ScopeSet::default()),
+        };
+        let grant_row = grant(file, faults);
+        let auth_row = client_auth(file, faults);
+        let mut extension = Extension::new(&file.at, &file.settings, self.secrets, faults);
+        let grant = extension.build(grant_row.map(|row| row.build));
+        let client_auth = extension.build(auth_row.map(|row| row.build));
+        extension.finish(ProfileFile::KEYS, faults);
+
+        let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
+        let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
+        let provider = self
+            .provider(file, faults)
+            .filter(|provider| enough(provider, person, identity, provider_place(file), faults));
+        let authorize_params =
+            params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
+        let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
+        let pkce = pkce(file.pkce.as_ref(), faults);
+        let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
+        let default_token_lifetime = lifetime(file.default_token_lifetime.as_ref(), faults);
+
+        let profile = id?;
+        let origins = OriginSet::new(self.routing.origins_of(&profile));
+        Some(Profile {
+            registration: ClientRegistration {
+                profile,
+                provider: provider?,
+                client_id: client_id?,
+                scopes: scopes?,
+                redirect_uri: self.redirect_uri?.clone(),
+                authorize_params,
+                token_params,
+                pkce: pkce?,
+                id_token_signing_alg,
+                default_token_lifetime,
+                refresh: RefreshPolicy::default(),
+                retry: RetryPolicy::default(),
+            },
+            grant: grant?,
+            grant_name: grant_row?.name,
+            client_auth: client_auth?,
+            client_auth_name: auth_row?.name,
+            origins,
+        })
+    }
+
+    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<ProviderDetails> {
+        let Some(name) = &file.provider else {
+            faults.missing(&file.at.join("provider"), "it names a provider");
+            return None;
+        };
+        if !self.providers.names().any(|known| known == name.value) {
+            let hint = suggestion(&name.value, self.providers.names());
+            faults.push(&name.at, format!("there is no provider `{}`{hint}", name.value));
+            return None;
+        }
+        // Its own faults are noted once, where the providers are checked.
+        let mut noted = Faults::default();
+        self.providers.with(&name.value, &mut noted, |file, faults| provider(&name.value, file, faults))
+    }
+}
+
+/// Checks a provider, whether or not a profile uses it.
+pub(super) fn provider(name: &str, file: &ProviderFile, faults: &mut Faults) -> Option<ProviderDetails> {
+    // RFC 8414 section 2: no query. It is compared byte for byte, so the text itself is kept.
+    let issuer =
+        file.issuer.as_ref().map(|text| Some((urls::secure_base(text, faults)?, text.value.clone())));
+    let mut endpoint = |text: &Option<Located<String>>| match text {
+        Some(text) => urls::secure(text, faults).map(Some),
+        None => Some(None),
+    };
+    let authorization_endpoint = endpoint(&file.authorization_endpoint);
+    let token_endpoint = endpoint(&file.token_endpoint);
+    let revocation_endpoint = endpoint(&file.revocation_endpoint);
+    let jwks_uri = endpoint(&file.jwks_uri);
+    if file.issuer.is_none() && file.token_endpoint.is_none() {
+        faults.push(&file.at, "needs an `issuer` to discover its endpoints from, or a `token_endpoint`");
+        return None;
+    }
+    let endpoints = Endpoints {
+        authorization_endpoint: authorization_endpoint?,
+        token_endpoint: token_endpoint?,
+        revocation_endpoint: revocation_endpoint?,
+        jwks_uri: jwks_uri?,
+    };
+    let issuer = match issuer {
+        Some(issuer) => Some(issuer?.1),
+        None => None,
+    };
+    Some(ProviderDetails { name: name.to_owned(), issuer, endpoints })
+}
+
+/// Whether a provider has what a profile needs of it.
+fn enough(
+    provider: &ProviderDetails,
+    person: bool,
+    identity: bool,
+    place: &Place,
+    faults: &mut Faults,
+) -> bool {
+    let name = &provider.name;
+    if provider.issuer.is_some() {
+        return true;
+    }
+    if person && provider.endpoints.authorization_endpoint.is_none() {
+        faults.push(
+            place,
+            format!(
+                "provider `{name}` has neither `authorization_endpoint` nor `issuer`, and the grant needs one"
+            ),
+        );
+        return false;
+    }
+    if identity {
+        faults.push(place, format!("provider `{name}` has no `issuer`, and scope `openid` brings ID tokens that are checked against it"));
+        return false;
+    }
+    true
+}
+
+fn provider_place(file: &ProfileFile) -> &Place {
+    file.provider.as_ref().map_or(&file.at, |name| &name.at)
+}
+
+fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
+    match &file.client_id {
+        // RFC 6749 appendix A.1.
+        Some(id) if id.value.is_empty() || !id.value.bytes().all(|b| (0x20..=0x7e).contains(&b)) => {
+            faults.push(&id.at, "must be printable ASCII, and not empty");
+            None
+        }
+        Some(id) => Some(id.value.clone()),
+        None => {
+            faults.missing(&file.at.join("client_id"), "the provider gave it when the client was registered");
+            None
+        }
+    }
+}
+
+fn grant(file: &ProfileFile, faults: &mut Faults) -> Option<&'static GrantRow> {
+    let names = || GRANTS.iter().map(|row| row.name);
+    let Some(name) = &file.grant else {
+        let known: Vec<&str> = names().collect();
+        faults.missing(&file.at.join("grant"), format!("known: {}", known.join(", ")));
+        return None;
+    };
+    let row = grants::find(&name.value);
+    if row.is_none() {
+        let hint = suggestion(&name.value, names());
+        faults.push(&name.at, format!("there is no grant `{}`{hint}", name.value));
+    }
+    row
+}
+
+fn client_auth(file: &ProfileFile, faults: &mut Faults) -> Option<&'static ClientAuthRow> {
+    let name = file.client_auth.as_ref().map_or(DEFAULT_CLIENT_AUTH, |name| name.value.as_str());
+    let row = client_auth::find(name);
+    if let (None, Some(given)) = (row, &file.client_auth) {
+        let hint = suggestion(name, CLIENT_AUTH_METHODS.iter().map(|row| row.name));
+        faults.push(&given.at, format!("there is no client authentication `{name}`{hint}"));
+    }
+    row
+}
+
+fn params(
+    table: &str,
+    given: Option<&BTreeMap<String, Located<Parameter>>>,
+    own: &[&str],
+    faults: &mut Faults,
+) -> Vec<(String, String)> {
+    let mut params = Vec::new();
+    for (name, value) in given.into_iter().flatten() {
+        if own.contains(&name.as_str()) {
+            faults.push(&value.at, format!("is written by the gateway itself and cannot stand in {table}"));
+        } else {
+            params.push((name.clone(), value.value.0.clone()));
+        }
+    }
+    params
+}
+
+fn pkce(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Pkce> {
+    match text {
+        None => Some(Pkce::default()),
+        Some(text) => match text.value.as_str() {
+            "S256" => Some(Pkce::S256),
+            "none" => Some(Pkce::None),
+            _ => {
+                faults.push(&text.at, "must be \"S256\", or \"none\" for a provider that breaks on it");
+                None
+            }
+        },
+    }
+}
+
+fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<String> {
+    let text = text?;
+    if !SIGNATURES.contains(&text.value.as_str()) {
+        let hint = suggestion(&text.value, SIGNATURES);
+        faults.push(&text.at, format!("`{}` is no signature algorithm with a public key{hint}", text.value));
+        return None;
+    }
+    Some(text.value.clone())
+}
+
+fn lifetime(given: Option<&Located<Duration>>, faults: &mut Faults) -> Option<Duration> {
+    let given = given?;
+    if given.value.is_zero() || given.value > LONGEST_LIFETIME {
+        faults.push(&given.at, "must be longer than nothing, and at most a year");
+        return None;
+    }
+    Some(given.value)
+}

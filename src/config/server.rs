@@ -1,0 +1,111 @@
+//! Checks `[server]` and `[listeners]`.
+
+use std::net::SocketAddr;
+
+use claviger_actors::protocol::secret::Secret;
+use url::Url;
+
+use super::error::{Faults, Place};
+use super::file::{ListenersFile, ServerFile};
+use super::reader::Located;
+use super::secret_source::Secrets;
+use super::urls;
+use super::{Listeners, ServerConfig};
+
+/// More would only cost memory.
+const MAX_WORKERS: u64 = 256;
+
+/// Checks `[server]`.
+pub(super) fn server(file: Option<&ServerFile>, whole: &Place, faults: &mut Faults) -> Option<ServerConfig> {
+    let place = || whole.join("server").join("public_url");
+    let Some(text) = file.and_then(|file| file.public_url.as_ref()) else {
+        faults.missing(&place(), "it is the base of the redirect URI, such as \"http://127.0.0.1:8081\"");
+        return None;
+    };
+    let public_url = urls::secure_base(text, faults);
+    let workers = match file.and_then(|file| file.workers.as_ref()) {
+        None => Some(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+        Some(count) if (1..=MAX_WORKERS).contains(&count.value) => usize::try_from(count.value).ok(),
+        Some(count) => {
+            faults.push(&count.at, format!("must be from 1 to {MAX_WORKERS}"));
+            None
+        }
+    };
+    Some(ServerConfig { public_url: public_url?, workers: workers? })
+}
+
+/// The redirection endpoint: `{public_url}/callback`, joined as text so that nothing is lost.
+pub(super) fn redirect_uri(public_url: &Url) -> Option<Url> {
+    Url::parse(&format!("{}/callback", public_url.as_str().trim_end_matches('/'))).ok()
+}
+
+/// Checks `[listeners]`.
+pub(super) fn listeners(
+    file: Option<&ListenersFile>,
+    whole: &Place,
+    secrets: &Secrets<'_>,
+    faults: &mut Faults,
+) -> Option<Listeners> {
+    let admin_file = file.and_then(|file| file.admin.as_ref());
+    let proxy = file.and_then(|file| file.proxy.as_ref()?.bind.as_ref());
+    let public = file.and_then(|file| file.public.as_ref()?.bind.as_ref());
+    let admin = admin_file.and_then(|file| file.bind.as_ref());
+
+    let named = [("proxy", proxy, 8080), ("public", public, 8081), ("admin", admin, 8082)];
+    let mut bound: Vec<(&str, SocketAddr)> = Vec::new();
+    for (name, text, default_port) in named {
+        let Some(address) = bind(text, default_port, faults) else { continue };
+        if let Some((other, _)) = bound.iter().find(|(_, other)| overlap(*other, address)) {
+            let place = || whole.join("listeners").join(name).join("bind");
+            let place = text.map_or_else(place, |text| text.at.clone());
+            faults.push(&place, format!("{address} is taken by listeners.{other}"));
+        }
+        bound.push((name, address));
+    }
+    let address = |wanted: &str| bound.iter().find(|(name, _)| *name == wanted).map(|(_, address)| *address);
+
+    let token = admin_file.and_then(|file| file.token.as_ref());
+    let admin_token = token.map(|source| admin_token(source, secrets, faults));
+    if token.is_none() && address("admin").is_some_and(|address| !address.ip().is_loopback()) {
+        let place = whole.join("listeners").join("admin").join("token");
+        faults.missing(&place, "it is required unless the listener is bound to loopback");
+    }
+    Some(Listeners {
+        proxy: address("proxy")?,
+        public: address("public")?,
+        admin: address("admin")?,
+        admin_token: match admin_token {
+            None => None,
+            Some(token) => Some(token?),
+        },
+    })
+}
+
+fn admin_token(
+    source: &Located<super::secret_source::SecretSource>,
+    secrets: &Secrets<'_>,
+    faults: &mut Faults,
+) -> Option<Secret> {
+    let token = secrets.resolve(source, faults)?;
+    if !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
+        faults.push(&source.at, "must be visible ASCII without spaces: it is sent in a header");
+        return None;
+    }
+    Some(token)
+}
+
+fn bind(text: Option<&Located<String>>, default_port: u16, faults: &mut Faults) -> Option<SocketAddr> {
+    let Some(text) = text else { return Some(SocketAddr::from(([127, 0, 0, 1], default_port))) };
+    let parsed = text.value.parse();
+    if parsed.is_err() {
+        faults
+            .push(&text.at, "must be an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"");
+    }
+    parsed.ok()
+}
+
+/// Whether two listeners would want the same socket. Port 0 is a free port each time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let anywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || anywhere)
+}

@@ -1,0 +1,203 @@
+//! One fault at a time: what is changed, and what is told.
+
+use super::{KEY, Variables, faults, good};
+
+/// What is put in the place of what, and the one fault that it makes.
+const BAD: &[(&str, &str, &str)] = &[
+    ("[server]", "[servr]\n[server]", "servr: unknown key; did you mean `server`?"),
+    ("path = \"data\"", "pth = \"data\"", "store.pth: unknown key; did you mean `path`?"),
+    (
+        "client_secret =",
+        "client_secrt =",
+        "profiles.books.client_secrt: unknown key; did you mean `client_secret`?",
+    ),
+    ("client_secret =", "par = true #", "profiles.books.par: unknown key"),
+    ("client_secret =", "#", "profiles.books.client_secret: is missing"),
+    ("client_secret = \"HUSH\"", "client_secret = 1234", "profiles.books.client_secret: must be a secret"),
+    (
+        "client_secret = \"HUSH\"",
+        "client_secret = { env = \"NO\" }",
+        "profiles.books.client_secret: environment variable NO is not set",
+    ),
+    (
+        "client_secret = \"HUSH\"",
+        "client_secret = { env = \"A\", file = \"b\" }",
+        "profiles.books.client_secret: must have either `env` or `file`",
+    ),
+    (
+        "client_secret = \"HUSH\"",
+        "client_secret = { env = \"A\", fil = \"b\" }",
+        "profiles.books.client_secret.fil: unknown key; did you mean `file`?",
+    ),
+    (
+        "provider = \"acme\"",
+        "provider = \"acmee\"",
+        "profiles.books.provider: there is no provider `acmee`; did you mean `acme`?",
+    ),
+    ("provider = \"acme\"", "", "profiles.books.provider: is missing"),
+    ("client_id = \"c\"", "client_id = 5", "profiles.books.client_id: must be a string, not a number"),
+    ("client_id = \"c\"", "", "profiles.books.client_id: is missing"),
+    (
+        "\"client_credentials\"",
+        "\"client_credential\"",
+        "profiles.books.grant: there is no grant `client_credential`; did you mean `client_credentials`?",
+    ),
+    (
+        "\"client_credentials\"",
+        "\"authorization_code\"",
+        "profiles.books.provider: provider `acme` has neither `authorization_endpoint` nor `issuer`",
+    ),
+    (
+        "client_id = \"c\"",
+        "client_id = \"c\"\nclient_auth = \"basic\"",
+        "profiles.books.client_auth: there is no client authentication `basic`; known: ",
+    ),
+    ("client_id = \"c\"", "client_id = \"c\"\nscopes = [\"a b\"]", "profiles.books.scopes: scope \"a b\""),
+    ("client_id = \"c\"", "client_id = \"c\"\npkce = \"plain\"", "profiles.books.pkce: must be \"S256\""),
+    (
+        "client_id = \"c\"",
+        "client_id = \"c\"\nid_token_signing_alg = \"none\"",
+        "profiles.books.id_token_signing_alg: `none` is no signature algorithm",
+    ),
+    (
+        "client_id = \"c\"",
+        "client_id = \"c\"\nauthorize_params = { state = \"x\" }",
+        "profiles.books.authorize_params.state: is written by the gateway itself",
+    ),
+    (
+        "client_id = \"c\"",
+        "client_id = \"c\"\ndefault_token_lifetime = \"0s\"",
+        "profiles.books.default_token_lifetime: must be longer than nothing",
+    ),
+    ("token_endpoint = \"https:", "token_endpoint = \"http:", "providers.acme.token_endpoint: must be https"),
+    ("token_endpoint =", "revocation_endpoint =", "providers.acme: needs an `issuer`"),
+    (
+        "token_endpoint = \"https://id",
+        "token_endpoint = \"https://HUSH:HUSH@id",
+        "providers.acme.token_endpoint: must have no user name or password",
+    ),
+    ("https://gw.example", "http://gw.example", "server.public_url: must be https"),
+    ("https://gw.example/base/", "https://gw.example/?a=1", "server.public_url: must have no query"),
+    ("https://gw.example/base/", "gw.example", "server.public_url: is not a URL"),
+    ("public_url = ", "#", "server.public_url: is missing"),
+    ("[listeners.admin]", "workers = 0\n[listeners.admin]", "server.workers: must be from 1 to 256"),
+    (
+        "[listeners.admin]",
+        "workers = \"2\"\n[listeners.admin]",
+        "server.workers: must be a whole number, not a string",
+    ),
+    (
+        "[listeners.admin]",
+        "workers = -2\n[listeners.admin]",
+        "server.workers: must be a whole number, not negative",
+    ),
+    ("127.0.0.1:9000", "localhost:9000", "listeners.admin.bind: must be an IP address and a port"),
+    ("127.0.0.1:9000", "127.0.0.1:8080", "listeners.admin.bind: 127.0.0.1:8080 is taken by listeners.proxy"),
+    ("127.0.0.1:9000", "0.0.0.0:9000", "listeners.admin.token: is missing; it is required unless"),
+    ("bind =", "token = \"a b\"\nbind =", "listeners.admin.token: must be visible ASCII"),
+    (
+        "backend = \"sled\"",
+        "backend = \"slet\"",
+        "store.backend: there is no store backend `slet`; did you mean `sled`?",
+    ),
+    ("path = \"data\"", "", "store.path: is missing"),
+    ("path = \"data\"", "path = 3", "store.path: must be the path of a directory"),
+    (
+        "active = \"k1\"",
+        "active = \"k2\"",
+        "store.encryption.active: there is no key `k2`; did you mean `k1`?",
+    ),
+    ("active = \"k1\"", "", "store.encryption.active: is missing"),
+    (KEY, "HUSH!", "store.encryption.keys.k1: is not base64"),
+    (KEY, "c2hvcnQ=", "store.encryption.keys.k1: is not 32 bytes"),
+    (
+        "password_hash = \"$argon2id$",
+        "password_hash = \"HUSH$",
+        "callers.billing.basic.password_hash: is not an argon2id hash in PHC form",
+    ),
+    ("$argon2id$", "$argon2i$", "callers.billing.basic.password_hash: must be an argon2id hash"),
+    ("m=19456", "m=4000000", "callers.billing.basic.password_hash: costs too much to verify"),
+    ("$/np1sw6oRsTUrjSAQ/H9ZUv9pDj8plyngFqNR1gFv40", "", "callers.billing.basic.password_hash: is cut short"),
+    (
+        "username = \"billing\"",
+        "username = \"bil:ling\"",
+        "callers.billing.basic.username: must not be empty, nor have a colon",
+    ),
+    ("basic = {", "# {", "callers.billing: has no credential"),
+    (
+        "routes = [\"books\"]",
+        "routes = [\"bookz\"]",
+        "callers.billing.routes: there is no route `bookz`; did you mean `books`?",
+    ),
+    ("routes = [\"books\"]", "routes = \"books\"", "callers.billing.routes: must be an array, not a string"),
+    ("path = \"/books\"", "path = \"books\"", "routes.books.path: must start with `/`"),
+    ("path = \"/books\"", "path = \"/books/\"", "routes.books.path: must not end with `/`"),
+    ("path = \"/books\"", "path = \"/a/../b\"", "routes.books.path: must have no `.` or `..` segment"),
+    ("path = \"/books\"", "path = \"/a//b\"", "routes.books.path: must have no empty segment"),
+    ("path = \"/books\"", "path = \"/a%2e\"", "routes.books.path: must have no percent-encoding"),
+    ("path = \"/books\"", "", "routes.books.path: is missing"),
+    (
+        "profile = \"books\"",
+        "path2 = 1\nprofile = \"books\"",
+        "routes.books.path2: unknown key; did you mean `path`?",
+    ),
+    ("https://api.acme", "http://api.acme", "routes.books.upstream: must be https"),
+    (
+        "https://api.acme.example/v1/",
+        "https://api.acme.example/?a",
+        "routes.books.upstream: must have no query",
+    ),
+    (
+        "https://api.acme.example/v1/",
+        "https://api.acme.example/#a",
+        "routes.books.upstream: must have no fragment",
+    ),
+    (
+        "https://api.acme.example/v1/",
+        "https://api.acme.example/a/..%2fb",
+        "routes.books.upstream: has a path that is refused",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"book\"",
+        "routes.books.profile: there is no profile `book`; did you mean `books`?",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\nsubject = \"jwt\"",
+        "routes.books.subject: `jwt` is no source of a subject; known: caller, header, shared",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\nmethods = [\"get\"]",
+        "routes.books.methods: `get` must be in capitals",
+    ),
+    ("profile = \"books\"", "profile = \"books\"\nmethods = []", "routes.books.methods: allows nothing"),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\ntimeout = 30",
+        "routes.books.timeout: must be a duration with its unit",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\nmax_body = \"10 apples\"",
+        "routes.books.max_body: must be a size",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\n[routes.b2]\npath = \"/books\"\nupstream = \"https://a.example\"\nprofile = \"books\"",
+        "routes.books.path: is also that of routes.b2",
+    ),
+];
+
+#[test]
+fn each_fault_is_told_with_its_key() {
+    for (from, to, wanted) in BAD {
+        let text = good();
+        assert!(text.contains(from), "{from}");
+        let told = faults(&text.replacen(from, to, 1), &Variables::new());
+        let right = told.iter().any(|fault| fault.starts_with(wanted));
+        // What follows from a fault may be told as well, but the fault itself must be.
+        assert!(right, "{from} -> {to}: wanted {wanted:?}, got {told:#?}");
+    }
+}

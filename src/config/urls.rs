@@ -1,0 +1,61 @@
+//! What a URL in a configuration must be.
+
+use std::net::IpAddr;
+
+use claviger_actors::proxy::route::UpstreamOrigin;
+use url::{Host, Url};
+
+use super::error::Faults;
+use super::reader::Located;
+
+/// Reads an `https` URL, or an `http` one on loopback: tokens, codes and credentials go over it
+/// (RFC 6749 section 3.2, RFC 6750 section 5.3). It has no user name, password or fragment.
+pub(super) fn secure(text: &Located<String>, faults: &mut Faults) -> Option<Url> {
+    faults.note(&text.at, checked(&text.value))
+}
+
+/// As [`secure`], and without a query: further path or parameters are added to it.
+pub(super) fn secure_base(text: &Located<String>, faults: &mut Faults) -> Option<Url> {
+    let url = secure(text, faults)?;
+    if url.query().is_some() {
+        faults.push(&text.at, "must have no query");
+        return None;
+    }
+    Some(url)
+}
+
+fn checked(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(&url) => {}
+        "http" => return Err("must be https; http is for loopback addresses only".to_owned()),
+        _ => return Err("must be an https URL".to_owned()),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must have no user name or password".to_owned());
+    }
+    if url.fragment().is_some() {
+        return Err("must have no fragment".to_owned());
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+        None => false,
+    }
+}
+
+/// The origin of an upstream's URL (RFC 6454 section 6.2).
+pub(super) fn origin(url: &Url) -> Option<UpstreamOrigin> {
+    Some(UpstreamOrigin {
+        tls: url.scheme() == "https",
+        host: url.host_str()?.to_owned(),
+        port: url.port_or_known_default()?,
+        serialized: url.origin().ascii_serialization().into(),
+    })
+}

@@ -1,0 +1,19 @@
+//! End-to-end tests: the real binary, real sockets, an authorization server that we did not write.
+
+// A test fails by panicking, and helpers are not an interface.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod callback;
+mod config;
+mod consent;
+mod failures;
+mod kill;
+mod peers;
+mod refresh;
+mod requests;
+mod restart;
+mod upstreams;

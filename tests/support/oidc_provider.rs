@@ -1,0 +1,180 @@
+//! panva's `oidc-provider`, started by one test and dying with it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::http;
+use super::ports::free_port;
+
+/// The secret of every confidential client here.
+pub const CLIENT_SECRET: &str = "planted-client-secret-of-the-gateway:%+ 1";
+
+/// A running authorization server that we did not write.
+pub struct OidcProvider {
+    /// Its issuer, which is also its base URL.
+    pub issuer: String,
+    // Killed on drop; it also exits when the pipe to its standard input closes.
+    _child: Child,
+}
+
+/// How it is started.
+pub struct OidcProviderBuilder {
+    config: Value,
+}
+
+impl OidcProvider {
+    /// Clients `confidential` (`client_secret_basic`), `posting` (`client_secret_post`), `public`
+    /// (`none`) and `machine` (`client_credentials`), sent back to `redirect_uri`.
+    pub fn builder(redirect_uri: &str) -> OidcProviderBuilder {
+        let person = |id: &str, method: &str| {
+            let mut client = json!({
+                "client_id": id,
+                "redirect_uris": [redirect_uri],
+                "grant_types": ["authorization_code", "refresh_token"],
+                "response_types": ["code"],
+                "token_endpoint_auth_method": method,
+            });
+            if method != "none" {
+                client["client_secret"] = CLIENT_SECRET.into();
+            }
+            client
+        };
+        let machine = json!({
+            "client_id": "machine",
+            "client_secret": CLIENT_SECRET,
+            "redirect_uris": [],
+            "response_types": [],
+            "grant_types": ["client_credentials"],
+            "token_endpoint_auth_method": "client_secret_basic",
+        });
+        OidcProviderBuilder {
+            config: json!({
+                "port": free_port(),
+                "clients": [
+                    person("confidential", "client_secret_basic"),
+                    person("posting", "client_secret_post"),
+                    person("public", "none"),
+                    machine,
+                ],
+            }),
+        }
+    }
+
+    /// How many token requests of this kind arrived: a grant type, `total`, `injected` or
+    /// `revocation`.
+    pub async fn count(&self, kind: &str) -> u64 {
+        self.side_channel("counts").await[kind].as_u64().unwrap_or(0)
+    }
+
+    /// Whether the access token lives, and whose it is: `{ live, account, client, scope }`.
+    pub async fn describe_token(&self, token: &str) -> Value {
+        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("value", token).finish();
+        self.side_channel(&format!("token?{query}")).await
+    }
+
+    /// How many grants live.
+    pub async fn grants(&self) -> usize {
+        self.side_channel("grants").await.as_array().map_or(0, Vec::len)
+    }
+
+    /// Revokes all grants, as people do in their account settings.
+    pub async fn revoke_all_grants(&self) {
+        http::request("POST", &format!("{}/test/revoke", self.issuer)).send().await.expect_status(200);
+    }
+
+    /// Sets the lifetime of the access tokens issued from now on.
+    pub async fn access_token_seconds(&self, seconds: u64) {
+        let lifetime = json!({ "seconds": seconds });
+        http::request("POST", &format!("{}/test/lifetime", self.issuer))
+            .json(&lifetime)
+            .send()
+            .await
+            .expect_status(200);
+    }
+
+    /// Makes the token endpoint fail: `{ times, status?, body?, headers?, delayMs?, hang?, reset? }`.
+    pub async fn fail(&self, how: Value) {
+        http::request("POST", &format!("{}/test/fail", self.issuer))
+            .json(&how)
+            .send()
+            .await
+            .expect_status(200);
+    }
+
+    async fn side_channel(&self, what: &str) -> Value {
+        http::get(&format!("{}/test/{what}", self.issuer)).send().await.expect_status(200).json()
+    }
+}
+
+impl OidcProviderBuilder {
+    /// Lifetime of access tokens.
+    #[must_use]
+    pub fn access_token_seconds(self, seconds: u64) -> Self {
+        self.with("accessTokenSeconds", json!(seconds))
+    }
+
+    /// Leaves `iss` out of authorization responses, while the metadata still announces it.
+    #[must_use]
+    pub fn omit_iss(self) -> Self {
+        self.with("omitIss", json!(true))
+    }
+
+    fn with(mut self, key: &str, value: Value) -> Self {
+        self.config[key] = value;
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    pub async fn start(self) -> OidcProvider {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/oidc-provider");
+        install(&folder).await;
+        let mut child = Command::new("node")
+            .arg("server.mjs")
+            .arg(self.config.to_string())
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node is installed");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let ready = async {
+            while let Some(line) = lines.next_line().await.expect("readable") {
+                if line.starts_with("listening ") {
+                    return;
+                }
+            }
+            panic!("oidc-provider ended before it listened; config: {}", self.config);
+        };
+        tokio::time::timeout(Duration::from_secs(60), ready).await.expect("oidc-provider starts in a minute");
+        // What it says afterwards must not fill the pipe and block it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        OidcProvider { issuer: format!("http://127.0.0.1:{}", self.config["port"]), _child: child }
+    }
+}
+
+/// `npm ci`, once for all tests of this process, if `scripts/test` has not done it before.
+async fn install(folder: &Path) {
+    static INSTALLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let folder: PathBuf = folder.to_owned();
+    INSTALLED
+        .get_or_init(|| async {
+            if folder.join("node_modules/oidc-provider").exists() {
+                return;
+            }
+            let done = Command::new("npm")
+                .args(["ci", "--no-audit", "--no-fund"])
+                .current_dir(folder)
+                .stdout(Stdio::null())
+                .status()
+                .await;
+            assert!(done.expect("npm is installed").success(), "npm ci failed");
+        })
+        .await;
+}
