@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use http::uri::Authority;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -94,9 +93,4 @@ where
 /// Host and port as an upstream's `Host` header says them: the default port is left out.
 pub fn host_header(origin: &UpstreamOrigin) -> &str {
     origin.serialized.split_once("://").map_or(&*origin.serialized, |(_, authority)| authority)
-}
-
-/// Whether `host` is an authority as a `Host` header may carry it: no user information, no path.
-pub fn is_authority(host: &str) -> bool {
-    !host.contains('@') && host.parse::<Authority>().is_ok()
 }
