@@ -22,10 +22,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
 use crate::config::{GatewayConfig, Listeners};
-use crate::http_client::HttpTransport;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
+use crate::provider_client::ProviderClient;
 
 /// Connections kept in memory; the others are read from the store when they are needed.
 const CACHED_CONNECTIONS: usize = 100_000;
@@ -118,7 +118,7 @@ impl RunningApp {
             routing: config.routing,
             store,
             vault: Vault::new(config.keyring, entropy.clone()),
-            transport: Arc::new(HttpTransport::new(tls.clone())),
+            transport: Arc::new(ProviderClient::new(tls.clone())),
             clock: Arc::new(SystemClock),
             entropy,
             cached_connections: CACHED_CONNECTIONS,

@@ -7,6 +7,6 @@ pub mod cli;
 pub mod client_tls;
 pub mod config;
 pub mod demo;
-pub mod http_client;
 pub mod listeners;
+pub mod provider_client;
 pub mod telemetry;

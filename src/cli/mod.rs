@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed or a bad configuration, 2 wrong usage.
 
+mod admin_client;
 mod connections;
 mod secrets;
 #[cfg(test)]
