@@ -102,6 +102,9 @@ impl RunningApp {
     /// # Errors
     /// [`AppError`]; nothing was served then, and nothing stored was changed.
     pub async fn start(config: GatewayConfig) -> Result<Self, AppError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let sockets = Sockets::bind(&config.listeners)?;
         let addresses = Listeners {
             proxy: sockets.proxy.local_addr()?,

@@ -108,6 +108,9 @@ fn token_set(input: &mut dyn BufRead) -> Result<Bytes, String> {
     if body.len() as u64 > MAX_INPUT {
         return Err(format!("the token set is larger than {MAX_INPUT} bytes"));
     }
+    if body.trim_ascii().is_empty() {
+        return Err("standard input is empty: give the token set there, as JSON".to_owned());
+    }
     match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
         Ok(_) => Ok(body),
         Err(error) => {
