@@ -250,7 +250,10 @@ impl SupervisorHandle {
     /// Ends a child for good, cleanly.
     pub fn stop_child<A: Supervised>(&self, child: &ActorRef<A>) {
         if let Some(key) = child.link().key() {
-            #[expect(clippy::disallowed_methods, reason = "as many as there are children; none may be dropped")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "as many as there are children; none may be dropped"
+            )]
             self.addr.do_send(StopChild(key));
         }
     }
