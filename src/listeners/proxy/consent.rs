@@ -12,6 +12,7 @@ use super::gateway::ProxyGateway;
 use super::request_id::RequestId;
 use super::token::TokenFault;
 use crate::listeners::problem::{Problem, ProblemCode};
+use crate::listeners::public::connect_url;
 
 /// Answers a call for which there is no token.
 pub(super) async fn refuse<G: ProxyGateway>(
@@ -66,8 +67,7 @@ async fn ask_for_consent<G: ProxyGateway>(
         .create_connect_link(call.id.clone())
         .await
         .map_err(|error| Problem::from_flow_error(&error, id))?;
-    let base = desk.public_url.as_str().trim_end_matches('/');
-    let url = format!("{base}/connect/{}", link.token.expose());
+    let url = connect_url(&desk.public_url, &link.token);
     if browser {
         return Ok(found(&url, None));
     }
