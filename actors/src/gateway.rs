@@ -244,10 +244,12 @@ impl GatewayHandle {
         answer.map_err(|error| ask_error(&id.profile, error))?
     }
 
-    /// Has a token that is in use refreshed before it ends; never waits. A full mailbox loses
-    /// nothing: the next call asks again.
+    /// Has a token that is in use refreshed before it ends; never waits. Of many calls at a time one
+    /// is passed on. A full mailbox loses nothing: the next call asks again.
     pub fn refresh_ahead(&self, id: &ConnectionId) {
-        if let Some(provider) = self.0.providers.get(&id.profile) {
+        let claimed =
+            self.0.connections.get(id).is_none_or(|connection| connection.claim_refresh(self.now()));
+        if let Some(provider) = self.0.providers.get(&id.profile).filter(|_| claimed) {
             let _ = provider.actor.tell(RefreshAhead { subject: id.subject.clone() });
         }
     }
@@ -417,7 +419,7 @@ impl GatewayHandle {
 
     fn view_stored(&self, stored: &StoredConnection) -> ConnectionView {
         match self.0.providers.get(&stored.id.profile) {
-            Some(provider) => self.view(provider, &provider.context.present(stored)),
+            Some(provider) => self.view(provider, &provider.context.shown(stored)),
             None => stored.view_without_profile(self.now()),
         }
     }
