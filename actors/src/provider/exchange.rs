@@ -27,7 +27,8 @@ const ATTEMPTS: u32 = 3;
 /// Races lost to other writers before we give up.
 const RACES: u32 = 8;
 
-/// How long a fresh token set that followed an upstream's refusal is not replaced again.
+/// How long a fresh token set that followed an upstream's refusal is not replaced again, as long as
+/// no upstream takes it.
 const REJECTION_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often another process's mark is looked at.
@@ -58,7 +59,7 @@ impl Want {
         match self {
             Self::Usable { origin, rejected } => {
                 let refused = rejected.is_some() && connection.fingerprint() == *rejected;
-                let just_replaced = connection.after_rejection
+                let just_replaced = connection.is_doubtful()
                     && connection
                         .state
                         .tokens()

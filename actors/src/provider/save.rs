@@ -64,9 +64,8 @@ pub(super) async fn keep(
     };
     drop(unsaved);
     let state = ConnectionState::obtained(tokens);
-    let mut connection = context.connection(id, written, &record, state);
-    connection.after_rejection = after_rejection;
-    Ok(context.publish(connection))
+    let connection = context.connection(id, written, &record, state);
+    Ok(context.publish(connection.in_doubt(after_rejection)))
 }
 
 /// Counts a token set that is not durable, for readiness, until it is dropped.
