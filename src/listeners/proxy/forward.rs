@@ -55,6 +55,9 @@ pub(super) async fn forward<G: ProxyGateway>(
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
                 response = errand.send(&renewed).await.map_err(|error| errand.failed(&error))?;
+                if response.parts.status != StatusCode::UNAUTHORIZED {
+                    renewed.was_taken();
+                }
             }
             // The upstream is right: only the person can mend it, so say how.
             Err(fault) if fault.is_dead_grant() => {
