@@ -12,6 +12,7 @@ mod config;
 mod consent;
 mod failures;
 mod kill;
+mod panics;
 mod peers;
 mod refresh;
 mod requests;
