@@ -394,7 +394,7 @@ impl Connection {
         ConnectionView {
             profile: self.id.profile.to_string(),
             subject: self.id.subject.to_string(),
-            state: if refreshing { "refreshing" } else { state },
+            state: if refreshing && state != "unsaved" { "refreshing" } else { state },
             reason,
             detail: self.state.trouble().map(|trouble| trouble.detail.clone()),
             since: since.to_string(),

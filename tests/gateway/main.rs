@@ -11,6 +11,7 @@ mod callback;
 mod config;
 mod consent;
 mod failures;
+mod full_store;
 mod kill;
 mod panics;
 mod peers;

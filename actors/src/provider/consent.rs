@@ -8,7 +8,7 @@ use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
 use super::{grant_request, save};
-use crate::connection::{Connection, ConnectionRecord, Held};
+use crate::connection::{Connection, ConnectionRecord, ConnectionState, Held};
 use crate::grants::Redemption;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
@@ -149,14 +149,15 @@ async fn tell_provider(context: &ProviderContext, subject: &Subject, tokens: &To
     }
 }
 
-/// A connection as it stands, from the snapshot or the store; starts nothing.
+/// A connection as it stands, from the snapshot or the store; starts nothing. One whose token set
+/// cannot be saved is in no store, and is what an operator then wants to see.
 pub(super) async fn read(
     context: &ProviderContext,
     subject: &Subject,
 ) -> Result<Option<Arc<Connection>>, TokenError> {
     let id = context.id(subject);
     if let Some(connection) = context.connections.get(&id)
-        && connection.revision.as_u64() > 0
+        && (connection.revision.as_u64() > 0 || matches!(connection.state, ConnectionState::Unsaved { .. }))
     {
         return Ok(Some(connection));
     }
