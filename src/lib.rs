@@ -9,4 +9,5 @@ pub mod config;
 pub mod demo;
 pub mod http_client;
 pub mod listeners;
+mod signals;
 pub mod telemetry;

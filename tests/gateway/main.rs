@@ -18,4 +18,5 @@ mod peers;
 mod refresh;
 mod requests;
 mod restart;
+mod shutdown;
 mod upstreams;
