@@ -9,4 +9,5 @@ pub mod config;
 pub mod demo;
 pub mod listeners;
 pub mod provider_client;
+mod signals;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_rt::Arbiter;
@@ -90,6 +90,7 @@ struct Engine {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     unsaved: Arc<AtomicUsize>,
+    draining: AtomicBool,
 }
 
 /// The way into the engine for listeners. Cheap to clone, usable from any thread. Listeners reach
@@ -185,6 +186,7 @@ impl GatewayHandle {
             clock,
             entropy,
             unsaved,
+            draining: AtomicBool::new(false),
         })))
     }
 
@@ -389,6 +391,9 @@ impl GatewayHandle {
     /// Whether calls should be sent here.
     pub async fn readiness(&self) -> Readiness {
         let mut problems = Vec::new();
+        if self.0.draining.load(Ordering::Relaxed) {
+            problems.push("the gateway is draining: it was told to end".to_owned());
+        }
         let unsaved = self.0.unsaved.load(Ordering::Relaxed);
         if unsaved > 0 {
             problems.push(format!("{unsaved} token sets are not durable yet: the token store fails"));
@@ -400,6 +405,11 @@ impl GatewayHandle {
             }
         }
         Readiness { ready: problems.is_empty(), problems }
+    }
+
+    /// From now on the gateway is not ready: it is about to end.
+    pub fn begin_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
     }
 
     /// Waits until no exchange is under way and every token set is durable, at most `deadline`.
