@@ -23,10 +23,10 @@ use tokio::time::Instant;
 use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
 use crate::config::{GatewayConfig, Listeners};
-use crate::http_client::HttpTransport;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
+use crate::provider_client::ProviderClient;
 use crate::signals::StopSignals;
 
 /// Connections kept in memory; the others are read from the store when they are needed.
@@ -117,6 +117,9 @@ impl RunningApp {
     /// # Errors
     /// [`AppError`]; nothing was served then, and nothing stored was changed.
     pub async fn start(config: GatewayConfig) -> Result<Self, AppError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let sockets = Sockets::bind(&config.listeners)?;
         let addresses = Listeners {
             proxy: sockets.proxy.local_addr()?,
@@ -133,7 +136,7 @@ impl RunningApp {
             routing: config.routing,
             store,
             vault: Vault::new(config.keyring, entropy.clone()),
-            transport: Arc::new(HttpTransport::new(tls.clone())),
+            transport: Arc::new(ProviderClient::new(tls.clone())),
             clock: Arc::new(SystemClock),
             entropy,
             cached_connections: CACHED_CONNECTIONS,

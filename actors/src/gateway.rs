@@ -246,10 +246,12 @@ impl GatewayHandle {
         answer.map_err(|error| ask_error(&id.profile, error))?
     }
 
-    /// Has a token that is in use refreshed before it ends; never waits. A full mailbox loses
-    /// nothing: the next call asks again.
+    /// Has a token that is in use refreshed before it ends; never waits. Of many calls at a time one
+    /// is passed on. A full mailbox loses nothing: the next call asks again.
     pub fn refresh_ahead(&self, id: &ConnectionId) {
-        if let Some(provider) = self.0.providers.get(&id.profile) {
+        let claimed =
+            self.0.connections.get(id).is_none_or(|connection| connection.claim_refresh(self.now()));
+        if let Some(provider) = self.0.providers.get(&id.profile).filter(|_| claimed) {
             let _ = provider.actor.tell(RefreshAhead { subject: id.subject.clone() });
         }
     }
@@ -376,9 +378,14 @@ impl GatewayHandle {
         Ok(self.view(provider, &connection))
     }
 
-    /// One report for every actor.
+    /// One report for every actor. The flows' registrar is no flow, so that it has a row only while
+    /// something is to be told of it.
     pub async fn inspect(&self) -> Vec<ActorReport> {
-        self.0.supervisor.inspect().await
+        let mut reports = self.0.supervisor.inspect().await;
+        reports.retain(|report| {
+            report.kind != ActorKind::Flow || report.id != FlowRegistrar::ID || report.is_troubled()
+        });
+        reports
     }
 
     /// Whether calls should be sent here.
@@ -392,9 +399,8 @@ impl GatewayHandle {
             problems.push(format!("{unsaved} token sets are not durable yet: the token store fails"));
         }
         for report in self.inspect().await {
-            let down = matches!(report.state.as_str(), "failed" | "restarting" | "unresponsive");
             let store_fails = report.kind == ActorKind::TokenStore && report.state == "failing";
-            if report.kind != ActorKind::Flow && (down || store_fails) {
+            if report.kind != ActorKind::Flow && (report.is_down() || store_fails) {
                 problems.push(format!("{:?} {} is {}", report.kind, report.id, report.state));
             }
         }
@@ -427,7 +433,7 @@ impl GatewayHandle {
 
     fn view_stored(&self, stored: &StoredConnection) -> ConnectionView {
         match self.0.providers.get(&stored.id.profile) {
-            Some(provider) => self.view(provider, &provider.context.present(stored)),
+            Some(provider) => self.view(provider, &provider.context.shown(stored)),
             None => stored.view_without_profile(self.now()),
         }
     }

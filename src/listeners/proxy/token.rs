@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_actors::clock::Timestamp;
-use claviger_actors::connection::{Connection, Freshness};
+use claviger_actors::connection::{Connection, Freshness, Reason};
 use claviger_actors::protocol::token::TokenFingerprint;
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::PrepareForward;
@@ -27,6 +27,20 @@ pub(super) enum TokenFault {
     Unusable,
 }
 
+impl TokenFault {
+    /// Whether the authorization server has just said, or said before, that the grant is dead.
+    pub(super) fn is_dead_grant(&self) -> bool {
+        use Reason::{GrantRevoked, InterruptedRefresh, SubjectChanged};
+        matches!(
+            self,
+            Self::Token(TokenError::AuthorizationRequired {
+                reason: GrantRevoked | InterruptedRefresh | SubjectChanged,
+                ..
+            })
+        )
+    }
+}
+
 /// A published connection that can be used now: no mailbox, no lock that others hold.
 pub(super) fn at_hand<G: ProxyGateway>(
     desk: &Desk<G>,
@@ -39,7 +53,8 @@ pub(super) fn at_hand<G: ProxyGateway>(
     }
     match connection.freshness(now) {
         Freshness::Fresh => {}
-        Freshness::RefreshDue => desk.gateway.refresh_ahead(&call.id),
+        Freshness::RefreshDue if connection.claim_refresh(now) => desk.gateway.refresh_ahead(&call.id),
+        Freshness::RefreshDue => {}
         Freshness::Ended => return None,
     }
     Some(connection)
