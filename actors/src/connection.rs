@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -289,8 +289,9 @@ pub struct Connection {
     pub state: ConnectionState,
     /// Whether a new token set can be had without the person.
     pub renewable: bool,
-    /// The token set was obtained because an upstream refused the one before.
-    pub after_rejection: bool,
+    /// The token set was obtained because an upstream refused the one before, and none has taken it
+    /// yet: another one will hardly help.
+    doubtful: AtomicBool,
     ready: Option<ReadyToken>,
     refresh_asked_at: AtomicU64,
 }
@@ -336,7 +337,7 @@ impl Connection {
             created_at,
             state,
             renewable,
-            after_rejection: false,
+            doubtful: AtomicBool::new(false),
             ready,
             refresh_asked_at,
         }
@@ -357,6 +358,21 @@ impl Connection {
     /// Whether it holds a token set that is not durable yet.
     pub fn is_unsaved(&self) -> bool {
         matches!(self.state, ConnectionState::Unsaved { .. })
+    }
+
+    /// Whether an upstream refused the token set before this one, and none has taken this one yet.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed)
+    }
+
+    /// The same connection, in doubt or not.
+    pub fn in_doubt(self, doubtful: bool) -> Self {
+        Self { doubtful: AtomicBool::new(doubtful), ..self }
+    }
+
+    /// An upstream took the token: if it is refused from now on, that is news.
+    pub fn was_taken(&self) {
+        self.doubtful.store(false, Ordering::Relaxed);
     }
 
     /// The `Authorization` value to send upstream if the token is usable at `now`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_rt::Arbiter;
@@ -90,6 +90,7 @@ struct Engine {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     unsaved: Arc<AtomicUsize>,
+    draining: AtomicBool,
 }
 
 /// The way into the engine for listeners. Cheap to clone, usable from any thread. Listeners reach
@@ -185,6 +186,7 @@ impl GatewayHandle {
             clock,
             entropy,
             unsaved,
+            draining: AtomicBool::new(false),
         })))
     }
 
@@ -376,26 +378,38 @@ impl GatewayHandle {
         Ok(self.view(provider, &connection))
     }
 
-    /// One report for every actor.
+    /// One report for every actor. The flows' registrar is no flow, so that it has a row only while
+    /// something is to be told of it.
     pub async fn inspect(&self) -> Vec<ActorReport> {
-        self.0.supervisor.inspect().await
+        let mut reports = self.0.supervisor.inspect().await;
+        reports.retain(|report| {
+            report.kind != ActorKind::Flow || report.id != FlowRegistrar::ID || report.is_troubled()
+        });
+        reports
     }
 
     /// Whether calls should be sent here.
     pub async fn readiness(&self) -> Readiness {
         let mut problems = Vec::new();
+        if self.0.draining.load(Ordering::Relaxed) {
+            problems.push("the gateway is draining: it was told to end".to_owned());
+        }
         let unsaved = self.0.unsaved.load(Ordering::Relaxed);
         if unsaved > 0 {
             problems.push(format!("{unsaved} token sets are not durable yet: the token store fails"));
         }
         for report in self.inspect().await {
-            let down = matches!(report.state.as_str(), "failed" | "restarting" | "unresponsive");
             let store_fails = report.kind == ActorKind::TokenStore && report.state == "failing";
-            if report.kind != ActorKind::Flow && (down || store_fails) {
+            if report.kind != ActorKind::Flow && (report.is_down() || store_fails) {
                 problems.push(format!("{:?} {} is {}", report.kind, report.id, report.state));
             }
         }
         Readiness { ready: problems.is_empty(), problems }
+    }
+
+    /// From now on the gateway is not ready: it is about to end.
+    pub fn begin_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
     }
 
     /// Waits until no exchange is under way and every token set is durable, at most `deadline`.

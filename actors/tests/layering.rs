@@ -28,7 +28,8 @@ const ENGINE: &[&[&str]] = &[
 
 /// The shell around it, likewise.
 const SHELL: &[&[&str]] = &[
-    &["caller_auth", "http_client"],
+    &["client_tls", "signals"],
+    &["caller_auth", "provider_client"],
     &["config"],
     &["telemetry", "listeners"],
     &["app"],

@@ -83,13 +83,16 @@ pub trait CallerAuth: Send + Sync {
     ) -> LocalBoxFuture<'a, Result<Arc<Caller>, CallerAuthError>>;
 }
 
+/// Sets a method up for the callers that have its credential; `None` if none has.
+pub type BuildMethod = fn(&[(Arc<Caller>, ConfiguredCaller)]) -> Option<Box<dyn CallerAuth>>;
+
 /// One way to tell who is calling, and how it is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct CallerAuthMethod {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// Sets it up for the callers that have its credential; `None` if none has.
-    pub build: fn(&[(Arc<Caller>, ConfiguredCaller)]) -> Option<Box<dyn CallerAuth>>,
+    /// Sets it up.
+    pub build: BuildMethod,
 }
 
 /// Every method.

@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use claviger_actors::flow::error::FlowError;
+use claviger_actors::protocol::identifiers::RouteId;
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::body::BodyFault;
 use claviger_actors::proxy::error::UpstreamError;
@@ -121,9 +122,13 @@ impl Problem {
     }
 
     /// Why an upstream gave no answer that can be passed on.
-    pub fn from_upstream_error(error: &UpstreamError, request_id: impl Into<String>) -> Self {
+    pub fn from_upstream_error(
+        route: &RouteId,
+        error: &UpstreamError,
+        request_id: impl Into<String>,
+    ) -> Self {
         use ProblemCode as Code;
-        let detail = error.to_string();
+        let detail = format!("route {route}: {error}");
         match error {
             UpstreamError::RequestBody(BodyFault::TooLarge { .. }) => {
                 Self::new(Code::BodyTooLarge, detail, request_id)

@@ -73,6 +73,31 @@ async fn every_actor_is_shown() {
 }
 
 #[tokio::test]
+async fn a_flow_is_shown_for_every_pending_authorization_and_no_other() {
+    let scene = ScriptedScene::person().await;
+    let gateway = scene.config.start().await;
+    assert_eq!(gateway.actors("flow").await.len(), 0);
+    let mut browsers = Vec::new();
+    for pending in 1..=3 {
+        let link = gateway.authorization_url("/calendar/events").await;
+        let mut browser = crate::support::browser::Browser::new();
+        browser.open(&link).await.response.expect_status(302);
+        browsers.push(browser);
+        assert_eq!(gateway.actors("flow").await.len(), pending);
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_connected_cannot_be_refreshed() {
+    let scene = ScriptedScene::person().await;
+    let gateway = scene.config.start().await;
+    let path = "/api/connections/calendar/nobody";
+    gateway.admin("GET", path).send().await.expect_problem(404, "not_found");
+    gateway.admin("POST", &format!("{path}/refresh")).send().await.expect_problem(404, "not_found");
+    gateway.admin("DELETE", path).send().await.expect_problem(404, "not_found");
+}
+
+#[tokio::test]
 async fn profiles_and_routes_are_listed_without_secrets() {
     let scene = Scene::person().await;
     let gateway = scene.config.start().await;

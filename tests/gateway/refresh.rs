@@ -114,6 +114,32 @@ async fn a_hundred_refused_calls_make_one_refresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_that_an_upstream_took_may_be_refused_a_moment_later() {
+    let scene = Scene::person().await;
+    let gateway = scene.config.start().await;
+    gateway.connect("alice").await;
+    for round in 1..=3 {
+        scene.upstream.refuse(&gateway.token_used().await);
+        let call = gateway.request("POST", "/calendar/events").body("text/plain", "small");
+        call.send().await.expect_status(200);
+        assert_eq!(scene.provider.count("refresh_token").await, round);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_takes_no_token_makes_no_refresh_at_every_call() {
+    let scene = Scene::person().await;
+    let gateway = scene.config.start().await;
+    gateway.connect("alice").await;
+    gateway.token_used().await;
+    scene.upstream.refuse_all(true);
+    for _ in 0..5 {
+        gateway.call("/calendar/events").await.expect_status(401);
+    }
+    assert_eq!(scene.provider.count("refresh_token").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_refusal_passes_through() {
     let scene = Scene::person().await;
     let gateway = scene.config.start().await;

@@ -15,8 +15,6 @@ use tokio::time::timeout;
 pub struct Line {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Counts connections, from 0.
-    pub number: usize,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -92,8 +90,8 @@ impl Upstream {
         let (counter, record) = (connections.clone(), seen.clone());
         actix_web::rt::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let number = counter.fetch_add(1, Ordering::Relaxed);
-                let line = Line { stream, buffer: Vec::new(), number, seen: record.clone() };
+                counter.fetch_add(1, Ordering::Relaxed);
+                let line = Line { stream, buffer: Vec::new(), seen: record.clone() };
                 actix_web::rt::spawn(script(line));
             }
         });

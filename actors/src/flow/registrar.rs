@@ -102,10 +102,13 @@ pub struct FlowRegistrar {
 }
 
 impl FlowRegistrar {
+    /// What it is called among its kind.
+    pub const ID: &str = "registrar";
+
     /// How the registrar is started.
     pub fn spec(services: FlowServices) -> ChildSpec<Self> {
         ChildSpec {
-            id: "registrar".to_owned(),
+            id: Self::ID.to_owned(),
             policy: RestartPolicy::default(),
             arbiter: services.arbiter.clone(),
             factory: Box::new(move |guard| Self {

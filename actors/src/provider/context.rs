@@ -196,9 +196,8 @@ impl ProviderContext {
                 with_trouble(None, trouble.unwrap_or_else(never))
             }
         };
-        let mut connection = self.connection(stored.id.clone(), stored.revision, &stored.record, state);
-        connection.after_rejection = kept.is_some_and(|kept| kept.after_rejection);
-        connection
+        let doubtful = kept.is_some_and(|kept| kept.is_doubtful());
+        self.connection(stored.id.clone(), stored.revision, &stored.record, state).in_doubt(doubtful)
     }
 
     /// What is shown of a stored record: the newer token set that waits to be saved, if there is one.

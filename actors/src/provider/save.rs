@@ -79,9 +79,8 @@ pub(super) async fn keep(
     drop(unsaved);
     let stored = StoredConnection { id: id.clone(), revision: written, record };
     check_continuity(context, &stored).await?;
-    let mut connection = context.connection(id, written, &stored.record, ConnectionState::obtained(tokens));
-    connection.after_rejection = after_rejection;
-    Ok(context.publish(connection))
+    let connection = context.connection(id, written, &stored.record, ConnectionState::obtained(tokens));
+    Ok(context.publish(connection.in_doubt(after_rejection)))
 }
 
 /// One try; `None` if another writer's token set stands.

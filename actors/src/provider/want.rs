@@ -37,7 +37,7 @@ impl Want {
         match self {
             Self::Usable { origin, rejected } => {
                 let refused = rejected.is_some() && connection.fingerprint() == *rejected;
-                let just_replaced = connection.after_rejection
+                let just_replaced = connection.is_doubtful()
                     && connection
                         .state
                         .tokens()

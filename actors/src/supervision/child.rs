@@ -54,6 +54,7 @@ impl<A: Supervised> Managed<A> {
         ExitGuard::new(move |reason| {
             // First, so that an ask lost with the actor does not meet the dead address again.
             link.down(generation);
+            #[expect(clippy::disallowed_methods, reason = "an exit must be told even to a full mailbox")]
             supervisor.do_send(ChildExited { key, generation, reason });
         })
     }

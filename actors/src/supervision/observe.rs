@@ -55,3 +55,15 @@ pub struct ActorReport {
     /// Whatever else it shows.
     pub detail: serde_json::Value,
 }
+
+impl ActorReport {
+    /// Whether it is down, or was restarted.
+    pub fn is_troubled(&self) -> bool {
+        self.is_down() || self.restarts > 0
+    }
+
+    /// Whether it cannot work now.
+    pub fn is_down(&self) -> bool {
+        matches!(self.state.as_str(), "failed" | "restarting" | "unresponsive")
+    }
+}

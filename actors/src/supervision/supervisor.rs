@@ -242,6 +242,7 @@ impl SupervisorHandle {
         let key = ChildKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let link = Arc::new(Link::new(Vitals::new(A::KIND, spec.id), key));
         let child = Arc::new(Managed::new(link.clone(), spec.arbiter, spec.factory));
+        #[expect(clippy::disallowed_methods, reason = "as many as there are children; none may be dropped")]
         self.addr.do_send(StartChild { key, child, policy: spec.policy });
         ActorRef::new(link)
     }
@@ -249,6 +250,10 @@ impl SupervisorHandle {
     /// Ends a child for good, cleanly.
     pub fn stop_child<A: Supervised>(&self, child: &ActorRef<A>) {
         if let Some(key) = child.link().key() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "as many as there are children; none may be dropped"
+            )]
             self.addr.do_send(StopChild(key));
         }
     }

@@ -146,6 +146,7 @@ async fn too_many_waiting_writes_are_refused_as_busy() {
     let asked = (0..MAX_WAITING + 1000).map(|n| {
         // Past the mailbox's limit, which would hold the rest back.
         let (answer, answered) = tokio::sync::oneshot::channel();
+        #[expect(clippy::disallowed_methods, reason = "the mailbox shall overflow")]
         bench.actor.do_send(Forward(save(&id("p", &format!("s{n}")), "t", Expected::Absent), answer));
         answered
     });

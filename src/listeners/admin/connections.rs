@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use claviger_actors::connection::Reason;
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use claviger_actors::provider::error::TokenError;
 use percent_encoding::percent_decode_str;
@@ -107,6 +108,9 @@ pub async fn refresh(state: web::Data<AdminState>, request: HttpRequest) -> Http
     };
     match state.gateway.refresh_connection(&id).await {
         Ok(view) => json::answer(StatusCode::OK, &view),
+        Err(TokenError::AuthorizationRequired { reason: Reason::NeverConnected, .. }) => {
+            never_made(&state, &id)
+        }
         Err(error) => token_problem(&state, &error),
     }
 }

@@ -73,7 +73,12 @@ impl GuardRules {
 
     fn is_our_loopback_name(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
-        if host.contains('@') || authority.port_u16().unwrap_or(80) != self.bind.port() {
+        // A browser names the port that it was led to; without one it is a program that was careless.
+        let port_fits = match authority.port_u16() {
+            Some(port) => port == self.bind.port(),
+            None => authority.host() == host,
+        };
+        if host.contains('@') || !port_fits {
             return false;
         }
         let name = authority.host();

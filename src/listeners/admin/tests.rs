@@ -102,8 +102,15 @@ async fn a_connection_is_imported_shown_refreshed_and_deleted() {
 #[actix_web::test]
 async fn a_connection_that_needs_its_person_is_a_conflict() {
     let app = app!(state().await);
-    let (status, problem) = call(&app, Method::POST, "/api/connections/calendar/alice/refresh", None).await;
+    let path = "/api/connections/calendar/alice";
+    let tokens = json!({ "access_token": "imported-s3cret", "expires_in": 3600 });
+    assert_eq!(call(&app, Method::PUT, path, Some(tokens)).await.0, 200);
+    let refresh = format!("{path}/refresh");
+    let (status, problem) = call(&app, Method::POST, &refresh, None).await;
     assert_eq!((status, &problem["code"]), (409, &json!("authorization_required")));
+    assert_eq!(call(&app, Method::DELETE, path, None).await.0, 204);
+    let (status, problem) = call(&app, Method::POST, &refresh, None).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("not_found")));
 }
 
 #[actix_web::test]

@@ -8,7 +8,6 @@ use actix_web::http::header::{
     CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use actix_web::http::{ConnectionType, Method, StatusCode, Version};
-use claviger_actors::proxy::connect::is_authority;
 use claviger_actors::proxy::headers::RequestLength;
 use claviger_actors::proxy::path::{PathError, check_path, check_query};
 
@@ -69,7 +68,7 @@ impl<'a> Asked<'a> {
             Some(value) => value.to_str().map_err(|_| Refusal::Host)?,
             None => "",
         };
-        if !host.is_empty() && !is_authority(host) {
+        if !is_authority(host) {
             return Err(Refusal::Host);
         }
         // An absolute-form target must name the host that was called (RFC 9112 section 3.2.2).
@@ -119,6 +118,11 @@ impl<'a> Asked<'a> {
         tracing::debug!(request_id = id.as_str(), peer = ?self.peer(), %error, "caller refused");
         Problem::from_caller_auth_error(error, challenge, id).response()
     }
+}
+
+/// Whether `host` can be a host name or address and a port: no user information, no path.
+fn is_authority(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_~:[]%".contains(&byte))
 }
 
 fn length(head: &RequestHead) -> Result<RequestLength, Refusal> {

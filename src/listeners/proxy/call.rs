@@ -29,13 +29,13 @@ pub(super) fn admit<G: ProxyGateway>(
     caller: &Caller,
     routes: &RoutingTable,
     id: &RequestId,
-) -> Result<Call, Problem> {
+) -> Result<Call, Box<Problem>> {
     let Some((route, prefix)) = routes.find(asked.path) else {
-        return Err(Problem::new(ProblemCode::RouteNotFound, "no route has this path", id));
+        return Err(refused(ProblemCode::RouteNotFound, "no route has this path", id));
     };
     let forbidden = |what: &str| {
         let detail = format!("caller {} {what} route {}", caller.id, route.id);
-        Problem::new(ProblemCode::RouteForbidden, detail, id)
+        refused(ProblemCode::RouteForbidden, detail, id)
     };
     if !caller.routes.contains(&route.id) {
         return Err(forbidden("may not use"));
@@ -52,14 +52,14 @@ pub(super) fn admit<G: ProxyGateway>(
             return Err(forbidden("may not name a subject, as is needed for"));
         }
         SubjectSource::Header => {
-            named_subject(asked).map_err(|detail| Problem::new(ProblemCode::SubjectRequired, detail, id))?
+            named_subject(asked).map_err(|detail| refused(ProblemCode::SubjectRequired, detail, id))?
         }
     };
     if let (RequestLength::Exact(length), Some(max)) = (asked.length, route.max_body)
         && length > max
     {
         let detail = format!("the request body is larger than {max} bytes");
-        return Err(Problem::new(ProblemCode::BodyTooLarge, detail, id));
+        return Err(refused(ProblemCode::BodyTooLarge, detail, id));
     }
     let id = ConnectionId { profile: route.profile.clone(), subject };
     Ok(Call { route: route.clone(), id, prefix })
@@ -74,4 +74,8 @@ fn named_subject(asked: &Asked<'_>) -> Result<Subject, String> {
     };
     let name = std::str::from_utf8(value).map_err(|_| "Claviger-Subject is not UTF-8".to_owned())?;
     Subject::new(name).map_err(|error| format!("Claviger-Subject {error}"))
+}
+
+fn refused(code: ProblemCode, detail: impl Into<String>, id: &RequestId) -> Box<Problem> {
+    Box::new(Problem::new(code, detail, id))
 }

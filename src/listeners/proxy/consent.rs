@@ -12,6 +12,7 @@ use super::gateway::ProxyGateway;
 use super::request_id::RequestId;
 use super::token::TokenFault;
 use crate::listeners::problem::{Problem, ProblemCode};
+use crate::listeners::public::connect_url;
 
 /// Answers a call for which there is no token.
 pub(super) async fn refuse<G: ProxyGateway>(
@@ -66,8 +67,7 @@ async fn ask_for_consent<G: ProxyGateway>(
         .create_connect_link(call.id.clone())
         .await
         .map_err(|error| Problem::from_flow_error(&error, id))?;
-    let base = desk.public_url.as_str().trim_end_matches('/');
-    let url = format!("{base}/connect/{}", link.token.expose());
+    let url = connect_url(&desk.public_url, &link.token);
     if browser {
         return Ok(found(&url, None));
     }
@@ -87,14 +87,25 @@ fn found(location: &str, cookie: Option<&str>) -> HttpResponse {
 }
 
 fn is_browser(asked: &Asked<'_>) -> bool {
-    let wants_html = |value: &[u8]| {
-        value.split(|byte| *byte == b',').any(|range| {
-            let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default();
-            media_type.trim_ascii().eq_ignore_ascii_case(b"text/html")
-        })
-    };
     *asked.method() == Method::GET
-        && asked.headers().get_all(ACCEPT).any(|value| wants_html(value.as_bytes()))
+        && asked.headers().get_all(ACCEPT).any(|value| accepts_html(value.as_bytes()))
+}
+
+/// Whether `text/html` is named in this `Accept` value, and not with a weight of nought (RFC 9110
+/// section 12.4.2).
+fn accepts_html(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|range| {
+        let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let named = parts.next().is_some_and(|media_type| media_type.eq_ignore_ascii_case(b"text/html"));
+        named && !parts.any(is_weight_nought)
+    })
+}
+
+fn is_weight_nought(parameter: &[u8]) -> bool {
+    let (name, value) = parameter.split_at(parameter.len().min(2));
+    name.eq_ignore_ascii_case(b"q=")
+        && value.first() == Some(&b'0')
+        && !value.iter().any(|byte| (b'1'..=b'9').contains(byte))
 }
 
 /// Whether a cookie set here will reach the public listener: cookies know hosts, but no ports.
@@ -104,4 +115,26 @@ fn shares_cookies<G: ProxyGateway>(desk: &Desk<G>, asked: &Asked<'_>) -> bool {
         _ => asked.host,
     };
     desk.public_url.host_str().is_some_and(|public| public.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accepts_html;
+
+    #[test]
+    fn a_browser_names_html_among_what_it_accepts() {
+        for value in [
+            "text/html",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            "application/json;q=0.9, Text/HTML;q=0.1",
+            "text/html;level=1;q=0.05",
+        ] {
+            assert!(accepts_html(value.as_bytes()), "{value}");
+        }
+        for value in
+            ["", "*/*", "text/*", "application/json", "text/htmlx", "text/html;q=0", "text/html; Q=0.000"]
+        {
+            assert!(!accepts_html(value.as_bytes()), "{value}");
+        }
+    }
 }

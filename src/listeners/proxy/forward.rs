@@ -23,11 +23,12 @@ use super::asked::{Asked, Refusal};
 use super::call::Call;
 use super::gateway::ProxyGateway;
 use super::request_id::RequestId;
-use super::{Desk, token};
+use super::{Desk, consent, token};
 use crate::listeners::problem::Problem;
 
 /// Sends the call with the connection's token; after an upstream's 401 once more with a new one, if
-/// there is one and the body can be sent again.
+/// there is one and the body can be sent again. A 401 for a grant that turns out to be dead asks for
+/// consent; any other passes through.
 pub(super) async fn forward<G: ProxyGateway>(
     desk: &Rc<Desk<G>>,
     asked: &Asked<'_>,
@@ -48,13 +49,23 @@ pub(super) async fn forward<G: ProxyGateway>(
     };
     let mut response = errand.send(&connection).await.map_err(|error| errand.failed(&error))?;
     if response.parts.status == StatusCode::UNAUTHORIZED
-        && errand.body.is_replayable()
         && let Some(rejected) = connection.fingerprint()
-        && let Ok(renewed) = token::obtain(desk, call, Some(rejected)).await
-        && renewed.fingerprint() != Some(rejected)
     {
-        drop(response);
-        response = errand.send(&renewed).await.map_err(|error| errand.failed(&error))?;
+        match token::obtain(desk, call, Some(rejected)).await {
+            Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
+                drop(response);
+                response = errand.send(&renewed).await.map_err(|error| errand.failed(&error))?;
+                if response.parts.status != StatusCode::UNAUTHORIZED {
+                    renewed.was_taken();
+                }
+            }
+            // The upstream is right: only the person can mend it, so say how.
+            Err(fault) if fault.is_dead_grant() => {
+                return Err(consent::refuse(desk, asked, call, fault, id).await);
+            }
+            // Whatever was obtained is for the next call; this one hears what the upstream said.
+            Ok(_) | Err(_) => {}
+        }
     }
     answer(desk, asked, response, in_flight).map_err(|_| {
         let origin = call.route.origin.serialized.clone();
@@ -119,7 +130,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
             self.desk.worker.note_failure(error);
         }
         tracing::info!(request_id = self.id.as_str(), route = %self.call.route.id, %error, "call not forwarded");
-        Problem::from_upstream_error(error, self.id).response()
+        Problem::from_upstream_error(&self.call.route.id, error, self.id).response()
     }
 }
 

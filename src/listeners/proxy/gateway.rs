@@ -2,17 +2,13 @@
 //! scripted engine behind it; the compiler resolves it, so it costs the hot path nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use claviger_actors::clock::{Entropy, Timestamp};
-use claviger_actors::connection::Connection;
 use claviger_actors::flow::error::FlowError;
 use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::identifiers::ConnectionId;
 use claviger_actors::protocol::secret::Secret;
-use claviger_actors::protocol::token::TokenFingerprint;
-use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::TokenSource;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::snapshot::Connections;
@@ -53,21 +49,6 @@ pub trait ProxyGateway: Clone + Send + Sync + 'static {
     ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>>;
 }
 
-struct Tokens(GatewayHandle);
-
-impl TokenSource for Tokens {
-    fn access_token(
-        &self,
-        id: ConnectionId,
-        origin: Arc<str>,
-        rejected: Option<TokenFingerprint>,
-        deadline: Duration,
-    ) -> LocalBoxFuture<'static, Result<Arc<Connection>, TokenError>> {
-        let gateway = self.0.clone();
-        Box::pin(async move { gateway.access_token(&id, origin, rejected, deadline).await })
-    }
-}
-
 impl ProxyGateway for GatewayHandle {
     fn routes(&self) -> Arc<RoutingTable> {
         self.routes()
@@ -90,7 +71,7 @@ impl ProxyGateway for GatewayHandle {
     }
 
     fn tokens(&self) -> Arc<dyn TokenSource> {
-        Arc::new(Tokens(self.clone()))
+        Arc::new(self.clone())
     }
 
     fn refresh_ahead(&self, id: &ConnectionId) {

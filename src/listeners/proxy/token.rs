@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_actors::clock::Timestamp;
-use claviger_actors::connection::{Connection, Freshness};
+use claviger_actors::connection::{Connection, Freshness, Reason};
 use claviger_actors::protocol::token::TokenFingerprint;
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::PrepareForward;
@@ -25,6 +25,20 @@ pub(super) enum TokenFault {
     Ask(AskError),
     /// A token came, but it ended meanwhile or must not be sent to this upstream.
     Unusable,
+}
+
+impl TokenFault {
+    /// Whether the authorization server has just said, or said before, that the grant is dead.
+    pub(super) fn is_dead_grant(&self) -> bool {
+        use Reason::{GrantRevoked, InterruptedRefresh, SubjectChanged};
+        matches!(
+            self,
+            Self::Token(TokenError::AuthorizationRequired {
+                reason: GrantRevoked | InterruptedRefresh | SubjectChanged,
+                ..
+            })
+        )
+    }
 }
 
 /// A published connection that can be used now: no mailbox, no lock that others hold.

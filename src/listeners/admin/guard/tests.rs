@@ -34,7 +34,7 @@ fn loopback_without_token_answers_to_loopback_names_on_its_own_port() {
         "evil.example:8082",
         "localhost.evil.example:8082",
         "127.0.0.1.evil.example:8082",
-        "127.0.0.1",
+        "127.0.0.1:80",
         "127.0.0.1:8081",
         "localhost:80820",
         "a@127.0.0.1:8082",
@@ -50,8 +50,13 @@ fn loopback_without_token_answers_to_loopback_names_on_its_own_port() {
 }
 
 #[test]
-fn a_host_without_port_means_port_80() {
-    assert_eq!(get(&rules("127.0.0.1:80", None), &[("host", "localhost")]), Ok(()));
+fn a_loopback_name_without_port_is_what_careless_programs_send() {
+    for host in ["localhost", "127.0.0.1", "[::1]"] {
+        assert_eq!(get(&rules(NO_TOKEN, None), &[("host", host)]), Ok(()), "{host}");
+    }
+    for host in ["evil.example", "0.0.0.0", "localhost.evil.example"] {
+        assert_eq!(get(&rules(NO_TOKEN, None), &[("host", host)]), Err(Refusal::Host), "{host}");
+    }
 }
 
 #[test]
