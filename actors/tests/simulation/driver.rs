@@ -183,7 +183,7 @@ fn spawn_call(world: &mut World, story: &Shared, gateway: &GatewayHandle, who: W
                         fault(&story, format!("{who:?} was given a token that has ended"));
                     }
                     let print = tokens.access_token.fingerprint();
-                    if rejected == Some(print) && !connection.after_rejection {
+                    if rejected == Some(print) && !connection.is_doubtful() {
                         fault(&story, format!("{who:?} was given the token that had been refused"));
                     }
                     tell(format!("call {who:?}: {print}"));
