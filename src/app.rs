@@ -16,22 +16,31 @@ use claviger_actors::gateway::{GatewayHandle, GatewayParts};
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::store::StoreError;
 use claviger_actors::store::sealed::Vault;
+use futures_util::future::join_all;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
 use crate::config::{GatewayConfig, Listeners};
-use crate::http_client::HttpTransport;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
+use crate::provider_client::ProviderClient;
+use crate::signals::StopSignals;
 
 /// Connections kept in memory; the others are read from the store when they are needed.
 const CACHED_CONNECTIONS: usize = 100_000;
 
-/// Time that requests and exchanges under way have to end once we are told to.
+/// Time that requests under way have to end once we are told to.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Time that all of it may take, exchanges with providers and saves included: less than the half
+/// minute after which supervisors of processes lose patience.
+const STOP_DEADLINE: Duration = Duration::from_secs(25);
+
+/// Time that the admin listener's last answers have.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A request head must arrive within this.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
@@ -62,6 +71,9 @@ pub enum AppError {
     /// Threads or signals cannot be had.
     #[error("the gateway could not start: {0}")]
     Io(#[from] io::Error),
+    /// Told to end a second time, before all was done.
+    #[error("told to end again while draining: what was still under way is cut off")]
+    CutOff,
     /// The engine ended by itself.
     #[error("the engine's supervisor has ended; restart the gateway")]
     EngineEnded,
@@ -72,7 +84,10 @@ pub enum AppError {
 pub struct RunningApp {
     gateway: GatewayHandle,
     addresses: Listeners,
-    servers: Vec<ServerHandle>,
+    /// Where calls and browsers come in: stopped first.
+    traffic: [ServerHandle; 2],
+    /// Answers until the end, so that whoever asks can see that we drain.
+    admin: ServerHandle,
 }
 
 /// Listening sockets, bound before anything else is touched.
@@ -102,6 +117,9 @@ impl RunningApp {
     /// # Errors
     /// [`AppError`]; nothing was served then, and nothing stored was changed.
     pub async fn start(config: GatewayConfig) -> Result<Self, AppError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let sockets = Sockets::bind(&config.listeners)?;
         let addresses = Listeners {
             proxy: sockets.proxy.local_addr()?,
@@ -118,7 +136,7 @@ impl RunningApp {
             routing: config.routing,
             store,
             vault: Vault::new(config.keyring, entropy.clone()),
-            transport: Arc::new(HttpTransport::new(tls.clone())),
+            transport: Arc::new(ProviderClient::new(tls.clone())),
             clock: Arc::new(SystemClock),
             entropy,
             cached_connections: CACHED_CONNECTIONS,
@@ -150,14 +168,15 @@ impl RunningApp {
         });
         let admin = bounded(admin, 1).listen(sockets.admin)?.run();
 
-        let servers = [proxy, public, admin].map(spawn).into();
+        let traffic = [proxy, public].map(spawn);
+        let admin = spawn(admin);
         tracing::info!(
             proxy = %addresses.proxy,
             public = %addresses.public,
             admin = %addresses.admin,
             "claviger is listening"
         );
-        Ok(Self { gateway, addresses, servers })
+        Ok(Self { gateway, addresses, traffic, admin })
     }
 
     /// The engine.
@@ -170,13 +189,35 @@ impl RunningApp {
         &self.addresses
     }
 
+    /// Serves until a signal, then ends cleanly, or at once upon a second signal.
+    ///
+    /// # Errors
+    /// [`AppError::EngineEnded`], [`AppError::CutOff`].
+    pub(crate) async fn serve(self, signals: &mut StopSignals) -> Result<(), AppError> {
+        let supervisor = self.gateway.supervisor().clone();
+        let ended = tokio::select! {
+            biased;
+            () = signals.received() => Ok(()),
+            () = supervisor.ended() => Err(AppError::EngineEnded),
+        };
+        tracing::info!("draining");
+        tokio::select! {
+            biased;
+            () = self.stop() => ended,
+            () = signals.received() => Err(AppError::CutOff),
+        }
+    }
+
     /// Ends cleanly: no new requests, those under way finish, every token set is durable.
     pub async fn stop(self) {
-        let stopping = self.servers.iter().map(|server| server.stop(true));
-        futures_util::future::join_all(stopping).await;
-        if !self.gateway.drain(DRAIN_DEADLINE).await {
+        let end = Instant::now() + STOP_DEADLINE;
+        self.gateway.begin_draining();
+        join_all(self.traffic.iter().map(|server| server.stop(true))).await;
+        if !self.gateway.drain(end.saturating_duration_since(Instant::now())).await {
             tracing::error!("token requests were still under way when the time to drain was over");
         }
+        // In time or not: nothing depends on these answers any more.
+        let _ = tokio::time::timeout(FAREWELL, self.admin.stop(true)).await;
     }
 }
 
@@ -216,18 +257,8 @@ fn spawn(server: Server) -> ServerHandle {
 /// [`AppError`].
 pub fn run(config: GatewayConfig) -> Result<(), AppError> {
     actix_web::rt::System::new().block_on(async {
-        let app = RunningApp::start(config).await?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let supervisor = app.gateway().supervisor().clone();
-        let ended = tokio::select! {
-            biased;
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-            () = supervisor.ended() => Err(AppError::EngineEnded),
-        };
-        tracing::info!("draining");
-        app.stop().await;
-        ended
+        // First of all, so that a signal during the start is a clean end, too.
+        let mut signals = StopSignals::listen()?;
+        RunningApp::start(config).await?.serve(&mut signals).await
     })
 }

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client_tls;
 pub mod config;
 pub mod demo;
-pub mod http_client;
 pub mod listeners;
+pub mod provider_client;
+mod signals;
 pub mod telemetry;

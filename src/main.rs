@@ -6,11 +6,15 @@ use std::process::ExitCode;
 use claviger::cli::{Cli, Outcome, Streams};
 use claviger::config::environment::ProcessEnvironment;
 use claviger::{app, demo, telemetry};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // What this process makes is for its owner alone, from the moment it is there: the store, above all.
+    umask(Mode::RWXG | Mode::RWXO);
     let outcome = {
         let mut streams =
             Streams { input: &mut io::stdin().lock(), output: &mut io::stdout(), errors: &mut io::stderr() };

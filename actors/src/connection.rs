@@ -15,9 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::protocol::identifiers::ConnectionId;
-use crate::protocol::token::{Expiry, TokenFingerprint, TokenSet};
+use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
 use crate::store::Revision;
+
+mod record;
+mod view;
+
+pub use record::{ConnectionRecord, Held, InFlight, UncheckedIdToken};
+pub use view::ConnectionView;
 
 /// The upstream origins (`scheme://host:port`) that a token set may be sent to. They are part of
 /// the sealed record's associated data, so no edited configuration can send a token elsewhere.
@@ -347,11 +353,17 @@ impl Connection {
     /// once a second, so that a busy connection does not flood its provider's mailbox.
     pub fn claim_refresh(&self, now: Timestamp) -> bool {
         let asked_at = self.refresh_asked_at.load(Ordering::Relaxed);
-        now.as_millis().saturating_sub(asked_at) >= 1000
+        // A clock that was set back must not keep a token from being refreshed.
+        (now.as_millis() < asked_at || now.as_millis() - asked_at >= 1000)
             && self
                 .refresh_asked_at
                 .compare_exchange(asked_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+    }
+
+    /// Whether it holds a token set that is not durable yet.
+    pub fn is_unsaved(&self) -> bool {
+        matches!(self.state, ConnectionState::Unsaved { .. })
     }
 
     /// Whether the token set replaced one that an upstream refused, and none has taken it yet or one
@@ -395,146 +407,6 @@ impl Connection {
             _ => Freshness::Ended,
         }
     }
-
-    /// What the admin API and the debug endpoint say of it.
-    pub fn view(&self, now: Timestamp, refreshing: bool) -> ConnectionView {
-        let freshness = self.freshness(now);
-        let lapsed = !self.renewable && freshness == Freshness::Ended;
-        let (state, reason, since) = match &self.state {
-            ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. }
-                if lapsed =>
-            {
-                ("needs_consent", Reason::NoRefreshToken, tokens.expiry.at())
-            }
-            ConnectionState::Active { tokens } => ("active", Reason::Granted, tokens.obtained_at),
-            ConnectionState::Retrying { trouble, .. } => ("retrying", trouble.reason, trouble.since),
-            ConnectionState::Misconfigured { trouble, .. } => {
-                ("misconfigured", trouble.reason, trouble.since)
-            }
-            ConnectionState::Unsaved { since, .. } => ("unsaved", Reason::StoreUnavailable, *since),
-            ConnectionState::NeedsConsent { reason, since } => ("needs_consent", *reason, *since),
-        };
-        let tokens = self.state.tokens();
-        let next_attempt = match &self.state {
-            ConnectionState::Active { .. } if self.renewable => {
-                self.ready.as_ref().map(|ready| ready.refresh_from)
-            }
-            other => other.trouble().map(|trouble| trouble.next_attempt),
-        };
-        ConnectionView {
-            profile: self.id.profile.to_string(),
-            subject: self.id.subject.to_string(),
-            state: if refreshing { "refreshing" } else { state },
-            reason,
-            detail: self.state.trouble().map(|trouble| trouble.detail.clone()),
-            since: since.to_string(),
-            next_attempt: next_attempt.map(|at| at.to_string()),
-            who_must_act: if lapsed { Actor::Person } else { self.state.who_must_act() },
-            failures: self.state.trouble().map_or(0, |trouble| trouble.attempts),
-            created_at: self.created_at.to_string(),
-            obtained_at: tokens.map(|tokens| tokens.obtained_at.to_string()),
-            expires_at: tokens.map(|tokens| tokens.expiry.at().to_string()),
-            expiry: tokens.map(|tokens| match tokens.expiry {
-                Expiry::Stated { .. } => "stated",
-                Expiry::Presumed { .. } => "presumed",
-            }),
-            expired: freshness == Freshness::Ended,
-            scope: tokens.and_then(|tokens| tokens.scope.as_ref()).map(ToString::to_string),
-            has_refresh_token: tokens.is_some_and(|tokens| tokens.refresh_token.is_some()),
-            access_token_fingerprint: self.fingerprint().map(|print| print.to_string()),
-            upstreams: self.origins.iter().map(str::to_owned).collect(),
-            revision: self.revision.as_u64(),
-        }
-    }
-}
-
-/// A connection in words fit for the admin API: no token, only fingerprints.
-#[derive(Clone, Debug, Serialize)]
-pub struct ConnectionView {
-    /// The profile.
-    pub profile: String,
-    /// The subject.
-    pub subject: String,
-    /// `active`, `refreshing`, `retrying`, `misconfigured`, `unsaved` or `needs_consent`.
-    pub state: &'static str,
-    /// Why.
-    pub reason: Reason,
-    /// What was wrong, in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-    /// Since when (RFC 3339).
-    pub since: String,
-    /// When something is next tried, if by itself (RFC 3339).
-    pub next_attempt: Option<String>,
-    /// Who must act.
-    pub who_must_act: Actor,
-    /// Failures in a row.
-    pub failures: u32,
-    /// When it was first connected (RFC 3339).
-    pub created_at: String,
-    /// When the token set came (RFC 3339).
-    pub obtained_at: Option<String>,
-    /// When the access token ends, or is taken to (RFC 3339).
-    pub expires_at: Option<String>,
-    /// `stated` by the provider or `presumed` by us.
-    pub expiry: Option<&'static str>,
-    /// Whether the access token may no longer be used.
-    pub expired: bool,
-    /// Scope granted, if the provider said so.
-    pub scope: Option<String>,
-    /// Whether it can be refreshed without the person.
-    pub has_refresh_token: bool,
-    /// Names the access token without giving it away.
-    pub access_token_fingerprint: Option<String>,
-    /// Where the token may be sent.
-    pub upstreams: Vec<String>,
-    /// The stored record's revision.
-    pub revision: u64,
-}
-
-/// What is kept in the store for one connection, sealed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionRecord {
-    /// When the record was first made.
-    pub created_at: Timestamp,
-    /// Where its token may be sent; also in the clear header, as associated data.
-    pub origins: OriginSet,
-    /// What is held.
-    pub held: Held,
-    /// A token request that was journalled before it was sent, and has not been answered.
-    pub in_flight: Option<InFlight>,
-    /// The age in milliseconds at which an upstream refused a token of unknown expiry.
-    pub learned_lifetime: Option<u64>,
-}
-
-/// The lasting part of a [`ConnectionState`]; trouble is worked out anew after a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Held {
-    /// A token set.
-    Tokens(Box<TokenSet>),
-    /// Nothing: the first token request is in flight.
-    Nothing,
-    /// Nothing: only the person can mend it.
-    NeedsConsent {
-        /// Why.
-        reason: Reason,
-        /// Since when.
-        since: Timestamp,
-    },
-}
-
-/// The journal of a token request: written before it is sent, gone once it is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InFlight {
-    /// The process that sends it.
-    pub owner: String,
-    /// When it was written.
-    pub since: Timestamp,
-    /// After this it counts for nothing.
-    pub expires_at: Timestamp,
-    /// The refresh token that is being used, if it is a refresh.
-    pub refresh_token: Option<TokenFingerprint>,
 }
 
 #[cfg(test)]

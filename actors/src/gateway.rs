@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_rt::Arbiter;
@@ -90,6 +90,7 @@ struct Engine {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     unsaved: Arc<AtomicUsize>,
+    draining: AtomicBool,
 }
 
 /// The way into the engine for listeners. Cheap to clone, usable from any thread. Listeners reach
@@ -185,6 +186,7 @@ impl GatewayHandle {
             clock,
             entropy,
             unsaved,
+            draining: AtomicBool::new(false),
         })))
     }
 
@@ -244,10 +246,12 @@ impl GatewayHandle {
         answer.map_err(|error| ask_error(&id.profile, error))?
     }
 
-    /// Has a token that is in use refreshed before it ends; never waits. A full mailbox loses
-    /// nothing: the next call asks again.
+    /// Has a token that is in use refreshed before it ends; never waits. Of many calls at a time one
+    /// is passed on. A full mailbox loses nothing: the next call asks again.
     pub fn refresh_ahead(&self, id: &ConnectionId) {
-        if let Some(provider) = self.0.providers.get(&id.profile) {
+        let claimed =
+            self.0.connections.get(id).is_none_or(|connection| connection.claim_refresh(self.now()));
+        if let Some(provider) = self.0.providers.get(&id.profile).filter(|_| claimed) {
             let _ = provider.actor.tell(RefreshAhead { subject: id.subject.clone() });
         }
     }
@@ -387,6 +391,9 @@ impl GatewayHandle {
     /// Whether calls should be sent here.
     pub async fn readiness(&self) -> Readiness {
         let mut problems = Vec::new();
+        if self.0.draining.load(Ordering::Relaxed) {
+            problems.push("the gateway is draining: it was told to end".to_owned());
+        }
         let unsaved = self.0.unsaved.load(Ordering::Relaxed);
         if unsaved > 0 {
             problems.push(format!("{unsaved} token sets are not durable yet: the token store fails"));
@@ -398,6 +405,11 @@ impl GatewayHandle {
             }
         }
         Readiness { ready: problems.is_empty(), problems }
+    }
+
+    /// From now on the gateway is not ready: it is about to end.
+    pub fn begin_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
     }
 
     /// Waits until no exchange is under way and every token set is durable, at most `deadline`.
@@ -421,7 +433,7 @@ impl GatewayHandle {
 
     fn view_stored(&self, stored: &StoredConnection) -> ConnectionView {
         match self.0.providers.get(&stored.id.profile) {
-            Some(provider) => self.view(provider, &provider.context.present(stored)),
+            Some(provider) => self.view(provider, &provider.context.shown(stored)),
             None => stored.view_without_profile(self.now()),
         }
     }

@@ -1,7 +1,7 @@
 //! The port through which requests to authorization servers leave.
 //!
-//! Implemented over awc in the gateway's `http_client.rs` and scripted in tests. An implementation
-//! follows no redirect, decodes no compression, reuses no connection, and bounds size and time.
+//! Implemented by the gateway's `provider_client.rs` and scripted in tests. An implementation follows
+//! no redirect, decodes no compression, reuses no connection, and bounds size and time.
 
 use std::time::Duration;
 

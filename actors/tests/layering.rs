@@ -29,7 +29,7 @@ const ENGINE: &[&[&str]] = &[
 /// The shell around it, likewise.
 const SHELL: &[&[&str]] = &[
     &["client_tls"],
-    &["caller_auth", "http_client", "provider_client"],
+    &["caller_auth", "provider_client"],
     &["config"],
     &["telemetry", "listeners"],
     &["app"],

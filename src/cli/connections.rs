@@ -1,30 +1,22 @@
 //! `claviger connections`: a client of the admin API.
 
 use std::io::{BufRead, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
+use awc::http::Method;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use claviger_actors::protocol::secret::{Secret, wiped_bytes};
-use claviger_actors::transport::{IncomingResponse, OutgoingRequest, Transport as _};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use claviger_actors::protocol::secret::wiped_bytes;
 use url::Url;
 
 use super::Printed;
-use crate::client_tls;
+use super::admin_client::{self, AdminAnswer, AdminRequest};
 use crate::config;
 use crate::config::environment::Environment;
-use crate::http_client::HttpTransport;
 
 /// Largest token set read from standard input, in bytes.
 const MAX_INPUT: u64 = 1 << 20;
-/// Largest answer read, in bytes.
-const MAX_ANSWER: usize = 16 << 20;
-/// A refresh waits for the provider, so the gateway may take a while.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConnectionsCommand {
@@ -69,39 +61,15 @@ pub(super) fn execute(
     input: &mut dyn BufRead,
 ) -> Result<Printed, String> {
     let listeners = config::load_listeners(path, environment).map_err(|errors| errors.to_string())?;
-    let base = reachable(listeners.admin);
-    let (method, url, body) = request(command, base, input)?;
-    let outgoing = OutgoingRequest {
-        headers: headers(listeners.admin_token.as_ref(), &body)?,
-        method,
-        url,
-        body,
-        deadline: DEADLINE,
-        max_body: MAX_ANSWER,
-    };
-    let tls = client_tls::trusting_the_system().map_err(|error| error.to_string())?;
-    let transport = HttpTransport::new(tls);
-    let answer = actix_rt::System::new()
-        .block_on(async move { transport.send(outgoing).await })
-        .map_err(|error| format!("the gateway's admin listener does not answer: {error}"))?;
-    result(&answer)
-}
-
-/// An address to connect to: a listener on every address is also on loopback.
-fn reachable(bound: SocketAddr) -> SocketAddr {
-    let ip = match bound.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bound.port())
+    let request = request(command, admin_client::reachable(listeners.admin), input)?;
+    result(&admin_client::send(request, listeners.admin_token.as_ref())?)
 }
 
 fn request(
     command: ConnectionsCommand,
     base: SocketAddr,
     input: &mut dyn BufRead,
-) -> Result<(Method, Url, Bytes), String> {
+) -> Result<AdminRequest, String> {
     let mut url = Url::parse(&format!("http://{base}/api/connections")).map_err(|error| error.to_string())?;
     let (method, target, last, body) = match command {
         ConnectionsCommand::List { profile, subject, limit, cursor } => {
@@ -112,7 +80,7 @@ fn request(
                     url.query_pairs_mut().append_pair(name, &value);
                 }
             }
-            return Ok((Method::GET, url, Bytes::new()));
+            return Ok(AdminRequest { method: Method::GET, url, body: Bytes::new() });
         }
         ConnectionsCommand::Show(target) => (Method::GET, target, None, Bytes::new()),
         ConnectionsCommand::Refresh(target) => (Method::POST, target, Some("refresh"), Bytes::new()),
@@ -128,7 +96,7 @@ fn request(
     if let Ok(mut path) = url.path_segments_mut() {
         path.push(&target.profile).push(&target.subject).extend(last);
     }
-    Ok((method, url, body))
+    Ok(AdminRequest { method, url, body })
 }
 
 /// What `input` holds, if it is JSON. What is wrong with it is told without quoting it.
@@ -140,6 +108,9 @@ fn token_set(input: &mut dyn BufRead) -> Result<Bytes, String> {
     if body.len() as u64 > MAX_INPUT {
         return Err(format!("the token set is larger than {MAX_INPUT} bytes"));
     }
+    if body.trim_ascii().is_empty() {
+        return Err("standard input is empty: give the token set there, as JSON".to_owned());
+    }
     match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
         Ok(_) => Ok(body),
         Err(error) => {
@@ -149,29 +120,19 @@ fn token_set(input: &mut dyn BufRead) -> Result<Bytes, String> {
     }
 }
 
-fn headers(token: Option<&Secret>, body: &Bytes) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    if !body.is_empty() {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+fn result(answer: &AdminAnswer) -> Result<Printed, String> {
+    let json: Option<serde_json::Value> = serde_json::from_slice(&answer.body).ok();
+    if !answer.status.is_success() {
+        let detail = json.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+        return Err(format!(
+            "the gateway answered {}: {}",
+            answer.status,
+            detail.unwrap_or("no further word")
+        ));
     }
-    if let Some(token) = token {
-        let bytes = wiped_bytes([b"Bearer ", token.expose().as_bytes()].concat());
-        let mut value = HeaderValue::from_maybe_shared(bytes)
-            .map_err(|_| "the admin token cannot be sent in a header".to_owned())?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
+    match json.and_then(|json| serde_json::to_string_pretty(&json).ok()) {
+        Some(pretty) => Ok(Printed::new(pretty)),
+        None if answer.body.is_empty() => Ok(Printed::new("")),
+        None => Err("the answer is not whole, or not the admin API's: it is not JSON".to_owned()),
     }
-    Ok(headers)
-}
-
-fn result(answer: &IncomingResponse) -> Result<Printed, String> {
-    let text = String::from_utf8_lossy(&answer.body);
-    let json: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-    if answer.status.is_success() {
-        let pretty = json.as_ref().and_then(|json| serde_json::to_string_pretty(json).ok());
-        return Ok(Printed::new(pretty.unwrap_or_else(|| text.into_owned())));
-    }
-    let detail = json.as_ref().and_then(|problem| problem.get("detail")?.as_str());
-    Err(format!("the gateway answered {}: {}", answer.status, detail.unwrap_or("no further word")))
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed or a bad configuration, 2 wrong usage.
 
+mod admin_client;
 mod connections;
 mod secrets;
 #[cfg(test)]
@@ -27,7 +28,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve.
+    /// Run the gateway until it is told to stop (SIGTERM or SIGINT).
     Run(ConfigArgs),
     /// Check the configuration: tell everything that is wrong with it, or one line if nothing is.
     Check(ConfigArgs),
@@ -44,7 +45,7 @@ enum Command {
     },
     /// Read a password from standard input and print its hash, for `password_hash`.
     HashSecret,
-    /// Keys that token sets are sealed with.
+    /// Make keys that token sets are sealed with.
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Look at and change connections of a running gateway, through its admin API.
@@ -108,7 +109,7 @@ impl Cli {
                 Err(errors) => Err(errors.to_string()),
             },
             Command::Demo { port_base } => return Outcome::Demo { port_base },
-            Command::Check(args) => check(&args, environment),
+            Command::Check(args) => check(&args, environment, streams.errors),
             Command::Providers { name } => providers(name.as_deref()),
             Command::HashSecret => secrets::hash(streams.input),
             Command::Keys(KeysCommand::Generate) => Ok(secrets::generate_key()),
@@ -142,8 +143,15 @@ impl Printed {
     }
 }
 
-fn check(args: &ConfigArgs, environment: &dyn Environment) -> Result<Printed, String> {
+fn check(
+    args: &ConfigArgs,
+    environment: &dyn Environment,
+    errors: &mut dyn Write,
+) -> Result<Printed, String> {
     let config = config::load(&args.config, environment).map_err(|errors| errors.to_string())?;
+    for warning in &config.warnings {
+        writeln!(errors, "warning: {warning}").map_err(|error| error.to_string())?;
+    }
     let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     Ok(Printed::new(format!(
         "{}: good: {}, {}, {}",

@@ -126,6 +126,54 @@ fn connections_are_asked_for_at_the_admin_listener() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_or_is_not_json_fails() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"state\":",
+        "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>",
+        "",
+    ] {
+        let (_directory, path, asked) = admin(answer);
+        let (done, output, errors) = run(&["connections", "list", "--config", &path], "");
+        asked.join().unwrap();
+        assert_eq!((done, output.as_str()), (Some(false), ""), "{answer}");
+        assert!(!errors.is_empty());
+    }
+}
+
+#[test]
+fn a_gateway_that_does_not_run_is_told_with_its_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gateway.toml");
+    std::fs::write(&path, format!("listeners.admin.bind = \"{address}\"\n")).unwrap();
+    let (done, _, errors) = run(&["connections", "list", "--config", &path.display().to_string()], "");
+    assert_eq!(done, Some(false));
+    assert!(errors.contains(&address.to_string()) && errors.contains("is the gateway running"), "{errors}");
+}
+
+#[test]
+fn usage_helps_along() {
+    let fault = |arguments: &[&str]| {
+        let all = std::iter::once("claviger").chain(arguments.iter().copied());
+        Cli::try_parse_from(all).unwrap_err()
+    };
+    let nothing = fault(&[]);
+    assert_eq!(nothing.exit_code(), 2);
+    assert!(nothing.to_string().contains("hash-secret"), "{nothing}");
+    for (arguments, tip) in [
+        (&["chekc"][..], "'check'"),
+        (&["connections", "lst"], "'list'"),
+        (&["run", "--confg", "x"], "'--config'"),
+    ] {
+        let fault = fault(arguments);
+        assert_eq!(fault.exit_code(), 2);
+        assert!(fault.to_string().contains(tip), "{fault}");
+    }
+}
+
+#[test]
 fn a_deleted_connection_prints_nothing() {
     let (_directory, path, asked) = admin("HTTP/1.1 204 No Content\r\n\r\n");
     let given = run(&["connections", "delete", "calendar", "alice", "--config", &path], "");
@@ -149,4 +197,7 @@ fn what_is_imported_must_be_json_and_is_never_quoted() {
     let given = run(&["connections", "import", "x", "y", "--config", &path], "{\"access_token\": HUSH}");
     assert_eq!(given.0, Some(false));
     assert!(given.2.contains("not JSON") && !given.2.contains("HUSH"), "{}", given.2);
+    let given = run(&["connections", "import", "x", "y", "--config", &path], " \n");
+    assert_eq!(given.0, Some(false));
+    assert!(given.2.contains("is empty"), "{}", given.2);
 }

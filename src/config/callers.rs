@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_actors::protocol::identifiers::{CallerId, RouteId};
 
-use super::error::{Faults, suggestion};
+use super::error::{Faults, Place, suggestion};
 use super::file::{BasicFile, CallerFile, RouteFile};
 use super::secret_source::Secrets;
 use crate::caller_auth::{BasicCredential, Caller, ConfiguredCaller, check_password_hash};
@@ -13,17 +13,20 @@ use crate::caller_auth::{BasicCredential, Caller, ConfiguredCaller, check_passwo
 pub(super) fn callers(
     files: &BTreeMap<String, CallerFile>,
     routes: &BTreeMap<String, RouteFile>,
+    whole: &Place,
     secrets: &Secrets<'_>,
     faults: &mut Faults,
 ) -> Vec<ConfiguredCaller> {
     let mut usernames: BTreeMap<String, &str> = BTreeMap::new();
     let mut checked = Vec::new();
     for (name, file) in files {
-        let caller = caller(name, file, routes, faults);
+        let caller = caller(name, file, routes, whole, faults);
         let basic = match &file.basic {
             Some(file) => basic(file, secrets, faults),
             None => {
-                faults.push(&file.at, "has no credential; add `basic = { username, password_hash }`");
+                let problem = "is missing, and the caller has no other credential; add \
+                               `basic = { username, password_hash }`";
+                faults.unless_noted(&file.at.join("basic"), problem);
                 None
             }
         };
@@ -41,6 +44,7 @@ fn caller(
     name: &str,
     file: &CallerFile,
     known: &BTreeMap<String, RouteFile>,
+    whole: &Place,
     faults: &mut Faults,
 ) -> Option<Caller> {
     let id = faults.note(&file.at, CallerId::new(name));
@@ -49,7 +53,7 @@ fn caller(
         for route in &list.value {
             if known.contains_key(route) {
                 routes.extend(faults.note(&list.at, RouteId::new(route)));
-            } else {
+            } else if !faults.noted(&whole.join("routes").join(route)) {
                 let hint = suggestion(route, known.keys().map(String::as_str));
                 faults.push(&list.at, format!("there is no route `{route}`{hint}"));
             }

@@ -126,13 +126,23 @@ impl Faults {
 
     /// Notes that a key is missing, unless it is there and could not be read, which was noted then.
     pub(super) fn missing(&mut self, place: &Place, why: impl fmt::Display) {
-        let related = |error: &ConfigError| {
+        self.unless_noted(place, format!("is missing; {why}"));
+    }
+
+    /// Notes a fault, unless one was noted at `place`, within it or around it: then this one follows
+    /// from that.
+    pub(super) fn unless_noted(&mut self, place: &Place, problem: impl Into<String>) {
+        if !self.noted(place) {
+            self.push(place, problem);
+        }
+    }
+
+    /// Whether a fault was noted at `place`, within it or around it.
+    pub(super) fn noted(&self, place: &Place) -> bool {
+        self.0.iter().any(|error| {
             let (noted, path) = (&error.place.path.0, &place.path.0);
             noted.starts_with(path) || path.starts_with(noted)
-        };
-        if !self.0.iter().any(related) {
-            self.push(place, format!("is missing; {why}"));
-        }
+        })
     }
 
     /// Notes a fault if `result` is one, and gives the value otherwise.

@@ -68,7 +68,7 @@ impl<'a> Extension<'a> {
                 None if misspelt => {}
                 None => {
                     let place = error.key.split('.').fold(self.at.clone(), |place, key| place.join(key));
-                    faults.push(&place, error.problem.clone());
+                    faults.unless_noted(&place, error.problem.clone());
                 }
             }
         }

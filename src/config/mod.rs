@@ -21,6 +21,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod urls;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,7 +37,7 @@ use url::Url;
 
 use crate::caller_auth::ConfiguredCaller;
 use environment::Environment;
-use error::{ConfigErrors, Faults};
+use error::{ConfigError, ConfigErrors, Faults};
 use file::{GatewayFile, ListenersFile};
 use reader::{Node, Read, Table};
 use secret_source::Secrets;
@@ -62,6 +63,8 @@ pub struct GatewayConfig {
     pub callers: Vec<ConfiguredCaller>,
     /// `[routes]`
     pub routing: RoutingTable,
+    /// What is allowed and yet most likely a slip, such as a profile that no route uses.
+    pub warnings: Vec<ConfigError>,
 }
 
 /// `[server]`
@@ -142,7 +145,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     for (name, provider) in provider_files {
         profiles::provider(name, provider, faults);
     }
-    let routing = routes::routes(route_files, profile_files, faults);
+    let routing = routes::routes(route_files, profile_files, &file.at, faults);
     let redirect_uri = server.as_ref().and_then(|server| server::redirect_uri(&server.public_url));
     let profiles = profiles::Profiles {
         providers: catalogue::Providers(provider_files),
@@ -151,7 +154,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         secrets,
     }
     .check(profile_files, faults);
-    let callers = callers::callers(caller_files, route_files, secrets, faults);
+    let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -160,5 +163,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         profiles,
         callers,
         routing,
+        warnings: warnings::warnings(file, secrets.environment),
     })
 }

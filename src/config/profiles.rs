@@ -149,7 +149,9 @@ pub(super) fn provider(name: &str, file: &ProviderFile, faults: &mut Faults) -> 
     let revocation_endpoint = endpoint(&file.revocation_endpoint);
     let jwks_uri = endpoint(&file.jwks_uri);
     if file.issuer.is_none() && file.token_endpoint.is_none() {
-        faults.push(&file.at, "needs an `issuer` to discover its endpoints from, or a `token_endpoint`");
+        if !faults.noted(&file.at.join("issuer")) && !faults.noted(&file.at.join("token_endpoint")) {
+            faults.push(&file.at, "needs an `issuer` to discover its endpoints from, or a `token_endpoint`");
+        }
         return None;
     }
     let endpoints = Endpoints {

@@ -9,6 +9,11 @@ use figment::value::{Dict, Value};
 use super::error::{Faults, Origin, Place, suggestion};
 use super::source::Source;
 
+/// The one key of a date or time, as the TOML parser hands it over.
+const DATE: &str = "$__toml_private_datetime";
+/// Brackets in a variable; more make no sense, and the parser follows each of them down the stack.
+const MAX_BRACKETS: usize = 64;
+
 /// A value and where it was written.
 #[derive(Clone, Debug)]
 pub(super) struct Located<T> {
@@ -44,6 +49,11 @@ impl<'a> Node<'a> {
         matches!(self.at.origin, Origin::Variable(_)).then(|| self.value.as_str()).flatten()
     }
 
+    /// The table that the value is. A date is none, though the parser hands it over as one.
+    pub(super) fn table(&self) -> Option<&'a Dict> {
+        self.value.as_dict().filter(|table| !table.contains_key(DATE))
+    }
+
     /// Notes that the value should have been `wanted`. Tells its kind, never the value.
     pub(super) fn mismatch(&self, wanted: &str, faults: &mut Faults) {
         if self.variable().is_some() {
@@ -55,6 +65,7 @@ impl<'a> Node<'a> {
             Value::Bool(..) => "a boolean",
             Value::Num(..) => "a number",
             Value::Empty(..) => "nothing",
+            Value::Dict(..) if self.table().is_none() => "a date or time",
             Value::Dict(..) => "a table",
             Value::Array(..) => "an array",
         };
@@ -178,15 +189,22 @@ impl<T: Read> Read for Vec<T> {
             node.mismatch("an array", faults);
             return None;
         };
-        let read = |item| T::read(&Node { source: node.source, value: item, at: node.at.clone() }, faults);
-        Some(items.iter().filter_map(read).collect())
+        let read = |(index, item): (usize, &Value)| {
+            let at = node.at.join(&index.to_string());
+            T::read(&Node { source: node.source, value: item, at }, faults)
+        };
+        Some(items.iter().enumerate().filter_map(read).collect())
     }
 }
 
 impl<T: Read> Read for BTreeMap<String, T> {
     fn read(node: &Node<'_>, faults: &mut Faults) -> Option<Self> {
         let parsed = node.variable().map(in_variable);
-        let Some(table) = parsed.as_ref().unwrap_or(node.value).as_dict() else {
+        let table = match &parsed {
+            Some(parsed) => parsed.as_dict(),
+            None => node.table(),
+        };
+        let Some(table) = table else {
             node.mismatch("a table", faults);
             return None;
         };
@@ -203,6 +221,9 @@ impl<T: Read> Read for BTreeMap<String, T> {
 
 /// An array or table in a variable, in figment's notation: `["a", "b"]`, `{ a = "b" }`.
 fn in_variable(text: &str) -> Value {
+    if text.matches(['[', '{']).count() > MAX_BRACKETS {
+        return Value::from(text);
+    }
     text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
 }
 
@@ -216,7 +237,7 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// Starts reading the table at `node`, which may have the keys `known`.
     pub(super) fn open(node: &Node<'a>, known: &'static [&'static str], faults: &mut Faults) -> Option<Self> {
-        let Some(entries) = node.value.as_dict() else {
+        let Some(entries) = node.table() else {
             node.mismatch("a table", faults);
             return None;
         };

@@ -10,7 +10,7 @@ use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
 use http::Method;
 use url::Url;
 
-use super::error::{Faults, suggestion};
+use super::error::{Faults, Place, suggestion};
 use super::file::{ProfileFile, RouteFile};
 use super::reader::Located;
 use super::urls;
@@ -24,6 +24,7 @@ const SUBJECTS: [(&str, SubjectSource); 3] =
 pub(super) fn routes(
     files: &BTreeMap<String, RouteFile>,
     profiles: &BTreeMap<String, ProfileFile>,
+    whole: &Place,
     faults: &mut Faults,
 ) -> RoutingTable {
     let mut paths: BTreeMap<String, &str> = BTreeMap::new();
@@ -35,7 +36,7 @@ pub(super) fn routes(
         {
             faults.push(&file.at.join("path"), format!("is also that of routes.{other}"));
         }
-        checked.extend(route(name, file, path, profiles, faults));
+        checked.extend(route(name, file, path, profiles, whole, faults));
     }
     RoutingTable::new(checked)
 }
@@ -45,6 +46,7 @@ fn route(
     file: &RouteFile,
     path: Option<String>,
     profiles: &BTreeMap<String, ProfileFile>,
+    whole: &Place,
     faults: &mut Faults,
 ) -> Option<Route> {
     let id = faults.note(&file.at, RouteId::new(name));
@@ -58,7 +60,7 @@ fn route(
             None
         }
     };
-    let profile = profile(file, profiles, faults);
+    let profile = profile(file, profiles, whole, faults);
     let subject = subject(file.subject.as_ref(), faults);
     let methods = match &file.methods {
         Some(list) => methods(list, faults).map(Some),
@@ -88,6 +90,7 @@ fn route(
 fn profile(
     file: &RouteFile,
     profiles: &BTreeMap<String, ProfileFile>,
+    whole: &Place,
     faults: &mut Faults,
 ) -> Option<ProfileId> {
     let Some(name) = &file.profile else {
@@ -95,6 +98,10 @@ fn profile(
         return None;
     };
     if !profiles.contains_key(&name.value) {
+        // One that is there, but cannot be read, has been told.
+        if faults.noted(&whole.join("profiles").join(&name.value)) {
+            return None;
+        }
         let hint = suggestion(&name.value, profiles.keys().map(String::as_str));
         faults.push(&name.at, format!("there is no profile `{}`{hint}", name.value));
         return None;

@@ -52,8 +52,12 @@ impl Read for SecretSource {
         match (variable, file) {
             (Some(name), None) => Some(Self::Variable(name)),
             (None, Some(path)) => Some(Self::File(PathBuf::from(path))),
-            _ => {
-                faults.push(&node.at, "must have either `env` or `file`");
+            (Some(_), Some(_)) => {
+                faults.push(&node.at, "must have either `env` or `file`, not both");
+                None
+            }
+            (None, None) => {
+                faults.unless_noted(&node.at, "must have either `env` or `file`");
                 None
             }
         }

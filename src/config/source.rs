@@ -7,13 +7,18 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use zeroize::Zeroizing;
+
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, KeyPath, Origin, Place};
 
-const PREFIX: &str = "CLAVIGER_";
+/// Largest file read, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+/// What the variables that are configuration begin with.
+pub(super) const PREFIX: &str = "CLAVIGER_";
 /// Between the keys in a variable's name. A variable without it is not configuration: `CLAVIGER_LOG`
 /// and whatever secrets are drawn from have none.
-const SEPARATOR: &str = "__";
+pub(super) const SEPARATOR: &str = "__";
 
 /// A merged configuration that still knows where each value was written.
 pub(super) struct Source {
@@ -27,9 +32,7 @@ impl Source {
     /// Reads the file at `path` and lays the environment over it.
     pub(super) fn load(path: &Path, environment: &dyn Environment) -> Result<Self, ConfigErrors> {
         let base = Origin::File(Arc::new(path.to_owned()));
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            whole(&base, format!("cannot be read: {error}; name a configuration file with --config"))
-        })?;
+        let text = read(path).map_err(|problem| whole(&base, problem))?;
         let mut figment = Figment::from(Toml::string(&text));
         for variable in variables(environment) {
             figment = figment.merge(variable);
@@ -69,6 +72,22 @@ impl Source {
             _ => self.base.clone(),
         }
     }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let mut bytes = Zeroizing::new(Vec::new());
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}; name a configuration file with --config"))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("is larger than {MAX_FILE} bytes; name a configuration file with --config"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
+        format!("is not UTF-8 at line {line}; save it as UTF-8 text")
+    })?;
+    Ok(text.to_owned())
 }
 
 fn whole(base: &Origin, problem: String) -> ConfigErrors {

@@ -95,8 +95,20 @@ fn the_tour_loads_with_its_secrets_set() {
     assert_eq!(route.max_body, Some(10 << 20));
     assert!(config.callers[0].caller.may_name_subject);
     assert_eq!(config.keyring.active(), "k1");
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     let printed = format!("{config:?}");
     assert!(!printed.contains("HUSH") && !printed.contains(KEY) && !printed.contains(HASH), "{printed}");
+}
+
+#[test]
+fn what_the_readme_shows_loads() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let (_, rest) = readme.split_once("```toml\n# gateway.toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let hash = text.split('"').find(|part| part.starts_with("$argon2id$")).unwrap();
+    let config = load_text(&text.replace(hash, HASH), &for_the_tour()).unwrap();
+    assert_eq!((config.profiles.len(), config.callers.len()), (1, 1));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
 #[test]

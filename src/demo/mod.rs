@@ -70,9 +70,9 @@ pub enum DemoError {
 
 /// A running sandbox and calendar API, and the configuration of the gateway that goes with them.
 /// The folder with configuration and store is removed when this is dropped.
-#[derive(Debug)]
 pub struct Demo {
     config: PathBuf,
+    environment: BTreeMap<String, String>,
     guide: String,
     servers: Vec<ServerHandle>,
     _folder: TempDir,
@@ -85,7 +85,8 @@ impl Demo {
         let ports = Ports::bind(port_base)?;
         let at = ports.addresses()?;
         let settings = Settings::generate(at)?;
-        let (folder, config) = settings.write().map_err(DemoError::Folder)?;
+        let (folder, config) = Settings::write().map_err(DemoError::Folder)?;
+        let environment = settings.environment(folder.path());
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
@@ -99,7 +100,7 @@ impl Demo {
                 calendar::configure(cfg, Arc::clone(&known), Arc::clone(&calendars));
             })?,
         ];
-        Ok(Self { config, guide: guide::guide(&at), servers, _folder: folder })
+        Ok(Self { config, environment, guide: guide::guide(&at), servers, _folder: folder })
     }
 
     /// The gateway's configuration file.
@@ -107,10 +108,10 @@ impl Demo {
         &self.config
     }
 
-    /// Loads that file as every other command would, but for the environment: a variable that is
-    /// set for a real gateway must not reach the demo.
+    /// Loads that file as every other command would, but with an environment of the demo's own: a
+    /// variable that is set for a real gateway must not reach it.
     pub fn load_config(&self) -> Result<GatewayConfig, ConfigErrors> {
-        config::load(&self.config, &BTreeMap::<String, String>::new())
+        config::load(&self.config, &self.environment)
     }
 
     /// What to try, step by step.

@@ -3,11 +3,11 @@
 use std::io::{self, Write as _};
 
 use thiserror::Error;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Demo, DemoError};
 use crate::app::{AppError, RunningApp};
 use crate::config::error::ConfigErrors;
+use crate::signals::StopSignals;
 
 /// Why the demo ended.
 #[derive(Debug, Error)]
@@ -34,7 +34,7 @@ pub enum RunError {
 pub fn run(port_base: Option<u16>) -> Result<(), RunError> {
     let system = actix_rt::System::new();
     // The signals first of all, so that an early Ctrl-C leaves no folder behind.
-    let mut signals = system.block_on(async { Signals::listen() })?;
+    let mut signals = system.block_on(async { StopSignals::listen() })?;
     let demo = system.block_on(Demo::start(port_base))?;
     let ended = system.block_on(serve(&demo, &mut signals));
     // The store closes with the engine; only then may its files go.
@@ -43,35 +43,10 @@ pub fn run(port_base: Option<u16>) -> Result<(), RunError> {
     ended
 }
 
-async fn serve(demo: &Demo, signals: &mut Signals) -> Result<(), RunError> {
+async fn serve(demo: &Demo, signals: &mut StopSignals) -> Result<(), RunError> {
     let gateway = RunningApp::start(demo.load_config()?).await?;
     io::stdout().write_all(demo.guide().as_bytes())?;
-    let supervisor = gateway.gateway().supervisor().clone();
-    let ended = tokio::select! {
-        biased;
-        () = signals.received() => Ok(()),
-        () = supervisor.ended() => Err(AppError::EngineEnded),
-    };
-    gateway.stop().await;
+    let ended = gateway.serve(signals).await;
     demo.stop().await;
     Ok(ended?)
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -1,22 +1,22 @@
-//! The gateway's configuration for the demo, with secrets made for this run.
+//! The gateway's configuration for the demo: `config/demo.toml`, with this run's secrets and addresses
+//! laid over it as an environment.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use argon2::Argon2;
-use argon2::password_hash::{PasswordHasher as _, SaltString};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use claviger_actors::clock::{Entropy as _, SystemEntropy};
+use claviger_actors::clock::SystemEntropy;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::protocol::state::random_token;
+use claviger_actors::store::keyring::SealingKey;
 use tempfile::TempDir;
 
 use super::ports::Addresses;
 use super::sandbox::state::Client;
-use super::{CALLER, DemoError, PASSWORD};
+use super::{DemoError, PASSWORD};
+use crate::caller_auth::hash_secret;
 
 const PERSON_CLIENT: &str = "claviger-demo";
 const ROBOT_CLIENT: &str = "claviger-robot";
@@ -33,19 +33,14 @@ pub(super) struct Settings {
 impl Settings {
     /// Makes the secrets.
     pub(super) fn generate(at: Addresses) -> Result<Self, DemoError> {
-        let mut salt = [0u8; 16];
-        SystemEntropy.fill(&mut salt);
-        let failed = |_| DemoError::Key("password hash");
-        let salt = SaltString::encode_b64(&salt).map_err(failed)?;
-        let hash = Argon2::default().hash_password(PASSWORD.as_bytes(), &salt).map_err(failed)?;
-        let mut key = [0u8; 32];
-        SystemEntropy.fill(&mut key);
+        let password_hash =
+            hash_secret(&Secret::new(PASSWORD)).map_err(|_| DemoError::Key("password hash"))?;
         Ok(Self {
             at,
             client_secret: random_token(&SystemEntropy),
             robot_secret: random_token(&SystemEntropy),
-            store_key: Secret::new(STANDARD.encode(key)),
-            password_hash: hash.to_string(),
+            store_key: SealingKey::generate(&SystemEntropy),
+            password_hash,
         })
     }
 
@@ -63,80 +58,37 @@ impl Settings {
     }
 
     /// Writes the configuration into a new folder that only this user can enter.
-    pub(super) fn write(&self) -> io::Result<(TempDir, PathBuf)> {
+    pub(super) fn write() -> io::Result<(TempDir, PathBuf)> {
         let folder = tempfile::Builder::new()
             .prefix("claviger-demo-")
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()?;
         let path = folder.path().join("demo.toml");
-        let store = folder.path().join("store");
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(self.toml(&store.to_string_lossy()).as_bytes())?;
+        file.write_all(include_bytes!("../../config/demo.toml"))?;
         Ok((folder, path))
     }
 
-    fn toml(&self, store: &str) -> String {
+    /// What the file leaves open, and what differs from its usual addresses.
+    pub(super) fn environment(&self, folder: &Path) -> BTreeMap<String, String> {
         let Addresses { proxy, public, admin, calendar, .. } = &self.at;
-        let issuer = self.issuer();
-        let (client_secret, robot_secret) = (self.client_secret.expose(), self.robot_secret.expose());
-        let (store_key, password_hash) = (self.store_key.expose(), &self.password_hash);
-        // A JSON string is a TOML basic string too: a folder's name may have any character.
-        let store = serde_json::Value::from(store);
-        format!(
-            r#"[server]
-public_url = "http://{public}"
-workers = 1
-
-[listeners.proxy]
-bind = "{proxy}"
-[listeners.public]
-bind = "{public}"
-[listeners.admin]
-bind = "{admin}"
-
-[store]
-backend = "sled"
-path = {store}
-[store.encryption]
-active = "demo"
-[store.encryption.keys]
-demo = "{store_key}"
-
-[providers.sandbox]
-issuer = "{issuer}"
-
-[profiles.calendar]
-provider = "sandbox"
-client_id = "{PERSON_CLIENT}"
-client_secret = "{client_secret}"
-client_auth = "client_secret_basic"
-grant = "authorization_code"
-scopes = ["openid", "calendar.read", "calendar.write"]
-
-[profiles.robot]
-provider = "sandbox"
-client_id = "{ROBOT_CLIENT}"
-client_secret = "{robot_secret}"
-client_auth = "client_secret_post"
-grant = "client_credentials"
-scopes = ["calendar.read"]
-
-[callers.{CALLER}]
-basic = {{ username = "{CALLER}", password_hash = "{password_hash}" }}
-routes = ["calendar", "robot"]
-
-[routes.calendar]
-path = "/calendar"
-upstream = "http://{calendar}/calendar/v3"
-profile = "calendar"
-subject = "caller"
-
-[routes.robot]
-path = "/robot/calendar"
-upstream = "http://{calendar}/calendar/v3"
-profile = "robot"
-subject = "shared"
-"#
-        )
+        let api = format!("http://{calendar}/calendar/v3");
+        let secret = |secret: &Secret| secret.expose().to_owned();
+        [
+            ("DEMO_KEY", secret(&self.store_key)),
+            ("DEMO_CLIENT_SECRET", secret(&self.client_secret)),
+            ("DEMO_ROBOT_SECRET", secret(&self.robot_secret)),
+            ("DEMO_PASSWORD_HASH", self.password_hash.clone()),
+            ("CLAVIGER_SERVER__PUBLIC_URL", format!("http://{public}")),
+            ("CLAVIGER_LISTENERS__PROXY__BIND", proxy.to_string()),
+            ("CLAVIGER_LISTENERS__PUBLIC__BIND", public.to_string()),
+            ("CLAVIGER_LISTENERS__ADMIN__BIND", admin.to_string()),
+            ("CLAVIGER_STORE__PATH", folder.join("store").to_string_lossy().into_owned()),
+            ("CLAVIGER_PROVIDERS__SANDBOX__ISSUER", self.issuer()),
+            ("CLAVIGER_ROUTES__CALENDAR__UPSTREAM", api.clone()),
+            ("CLAVIGER_ROUTES__ROBOT__UPSTREAM", api),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
     }
 }

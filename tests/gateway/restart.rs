@@ -10,11 +10,14 @@ use crate::support::scene::{Scene, ScriptedScene};
 /// It does not start, says why in words that contain all of `words`, and tells no secret.
 #[track_caller]
 fn assert_refused(finished: &Finished, words: &[&str], config: &GatewayConfig) {
-    assert!(!finished.status.success(), "{finished:?}");
+    // Not by a signal, and not by a panic.
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
     for word in words {
         assert!(finished.text().contains(word), "no {word:?} in {}", finished.text());
     }
-    assert!(!finished.text().contains("panicked"), "{}", finished.text());
+    for trace in ["panicked", "stack backtrace", "RUST_BACKTRACE"] {
+        assert!(!finished.text().contains(trace), "{}", finished.text());
+    }
     assert_no_secret(&finished.text(), &config.secrets);
 }
 
@@ -191,6 +194,54 @@ async fn a_store_that_cannot_be_written_is_named() {
     config.section("store", &format!("backend = \"sled\"\npath = {path:?}"));
     let finished = Gateway::spawn(config.clone()).wait_for_failure().await;
     assert_refused(&finished, &[&path], &config);
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_named_and_a_backup_helps() {
+    let scene = ScriptedScene::person().await;
+    let gateway = scene.config.start().await;
+    gateway.connect("alice").await;
+    let token = gateway.token_used().await;
+    let (_, _, config) = gateway.stop().await;
+    let store = config.folder().join("tokens");
+    let file = store.join("db");
+    let good = std::fs::read(&file).unwrap();
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
+        ("empty", |bytes| bytes.clear()),
+        ("zeroes", |bytes| bytes.fill(0)),
+        ("noise", |bytes| bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 31 + 7) as u8)),
+        ("one changed byte in each block", |bytes| bytes.iter_mut().step_by(512).for_each(|b| *b ^= 0x41)),
+    ];
+    // sled may write to what it finds damaged, and makes its snapshots anew.
+    let copy = tempfile::tempdir().unwrap();
+    let copied = |from: &std::path::Path, to: &std::path::Path| {
+        let done = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status();
+        assert!(done.unwrap().success());
+    };
+    copied(&store, copy.path());
+    for (what, damage) in damages {
+        let mut bytes = good.clone();
+        damage(&mut bytes);
+        std::fs::write(&file, &bytes).unwrap();
+        let finished = Gateway::spawn(config.clone()).wait_for_failure().await;
+        assert_refused(&finished, &[&store.display().to_string(), "damaged", "backup"], &config);
+        std::fs::remove_dir_all(&store).unwrap();
+        std::fs::create_dir(&store).unwrap();
+        copied(copy.path(), &store);
+    }
+    // What the message asks for helps.
+    let gateway = config.start().await;
+    assert_eq!(gateway.token_used().await, token);
+    assert_eq!(scene.server.count(), 1);
+}
+
+#[tokio::test]
+async fn whatever_it_writes_is_for_its_owner_alone_from_the_first_moment() {
+    let scene = ScriptedScene::machine().await;
+    let gateway = scene.config.start().await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    assert!(status.lines().any(|line| line == "Umask:\t0077"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

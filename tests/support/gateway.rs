@@ -163,10 +163,20 @@ impl Gateway {
         self.config
     }
 
-    /// Asks it to end (SIGTERM) and waits; the exit status, the log and the configuration.
-    pub async fn stop(mut self) -> (ExitStatus, String, GatewayConfig) {
-        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await;
+    /// Sends it a signal, such as `TERM`.
+    pub async fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().await;
         assert!(sent.expect("kill is there").success());
+    }
+
+    /// Asks it to end (SIGTERM) and waits; the exit status, the log and the configuration.
+    pub async fn stop(self) -> (ExitStatus, String, GatewayConfig) {
+        self.signal("TERM").await;
+        self.ended().await
+    }
+
+    /// Waits until it has ended; the exit status, the log and the configuration.
+    pub async fn ended(mut self) -> (ExitStatus, String, GatewayConfig) {
         let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
         let status = ended.expect("it ends within 30 seconds").expect("a child of ours");
         let log = self.log();

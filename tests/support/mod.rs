@@ -4,6 +4,7 @@ pub mod browser;
 pub mod gateway;
 pub mod gateway_config;
 pub mod http;
+pub mod in_process;
 pub mod oidc_provider;
 pub mod ports;
 pub mod raw_upstream;

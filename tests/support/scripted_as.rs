@@ -33,6 +33,8 @@ pub enum Answer {
     /// issued after it is used, as at servers that let a client repeat a request whose answer was
     /// lost; any older one is `invalid_grant`. So whoever used a token and forgot it is found out.
     Rotate,
+    /// As [`Answer::Rotate`], and the answer comes so much later: whoever does not wait has lost it.
+    RotateThenWait(Duration),
 }
 
 impl Answer {
@@ -125,6 +127,12 @@ impl ScriptedAs {
     /// How often [`Answer::Rotate`] rotated.
     pub fn generation(&self) -> u64 {
         self.state.lock().generation
+    }
+
+    /// The generations whose tokens [`Answer::Rotate`] still takes to be good.
+    pub fn live(&self) -> std::ops::RangeInclusive<u64> {
+        let state = self.state.lock();
+        state.last_used..=state.generation
     }
 }
 
@@ -220,14 +228,16 @@ async fn perform(
             tokio::time::sleep(delay).await;
             Box::pin(perform(stream, request, state, *answer)).await
         }
-        Answer::Rotate => {
-            let answer = rotate(&request.form(), &mut state.lock());
-            Box::pin(perform(stream, request, state, answer)).await
+        Answer::Rotate => Box::pin(perform(stream, request, state, rotate(request, state))).await,
+        Answer::RotateThenWait(wait) => {
+            let later = Answer::After(wait, Box::new(rotate(request, state)));
+            Box::pin(perform(stream, request, state, later)).await
         }
     }
 }
 
-fn rotate(form: &BTreeMap<String, String>, state: &mut State) -> Answer {
+fn rotate(request: &Message, state: &Mutex<State>) -> Answer {
+    let (form, mut state) = (request.form(), state.lock());
     if form.get("grant_type").map(String::as_str) == Some("refresh_token") {
         let sent = form.get("refresh_token").and_then(|token| token.strip_prefix("planted-refresh-"));
         match sent.and_then(|number| number.parse::<u64>().ok()) {

@@ -1,9 +1,11 @@
-//! A real HTTP/1.1 API behind the gateway. It echoes what it got, and refuses tokens as told.
+//! A real HTTP/1.1 API behind the gateway. It echoes what it got, as late as the query's `wait_ms`
+//! says, and refuses tokens as told.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -104,6 +106,9 @@ async fn answer(request: &Message, state: &State) -> Vec<u8> {
     if !accepts(&token, state).await {
         let challenge = ("WWW-Authenticate", "Bearer error=\"invalid_token\"");
         return http::response_bytes(401, &[challenge], b"{\"refused\":\"by the upstream\"}");
+    }
+    if let Some(wait) = request.query().get("wait_ms") {
+        tokio::time::sleep(Duration::from_millis(wait.parse().expect("milliseconds"))).await;
     }
     let headers: Vec<_> = request.headers.0.iter().map(|(name, value)| json!([name, value])).collect();
     let echo = json!({

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::identifiers::{ProfileId, Subject};
-use crate::protocol::token::{AccessToken, RefreshToken, TokenType};
+use crate::protocol::token::{AccessToken, Expiry, RefreshToken, TokenType};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 

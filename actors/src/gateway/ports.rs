@@ -28,6 +28,9 @@ use crate::token_store::messages::{
     LoadFlow, PurgeExpired, SaveConnectSession, SaveFlow, TakeConnectSession, TakeFlow,
 };
 
+/// Deadline of a code's redemption: a wait for the connection, a request to the provider, the save.
+const REDEEM_DEADLINE: Duration = Duration::from_secs(40);
+
 /// Longest wait for the store, restarts included.
 const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -65,7 +68,7 @@ impl AuthorizationProvider for ProfilePort {
         Box::pin(async move {
             // Asked once: a code is single-use.
             let answer =
-                actor.ask(RedeemAuthorizationCode { subject, redemption, nonce }, ASK_DEADLINE).await;
+                actor.ask(RedeemAuthorizationCode { subject, redemption, nonce }, REDEEM_DEADLINE).await;
             answer.map_err(|error| ask_error(&profile, error))?.map(drop)
         })
     }

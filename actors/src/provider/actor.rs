@@ -9,12 +9,13 @@ use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
 use super::consent;
 use super::context::ProviderContext;
 use super::error::TokenError;
-use super::exchange::{self, Want};
+use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::messages::{
     AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
     RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
 };
+use super::want::{Want, settled_error};
 use crate::connection::{Connection, Failure};
 use crate::protocol::identifiers::Subject;
 use crate::supervision::{ActorKind, ExitGuard, Observation, Observe, Supervised};
@@ -183,7 +184,7 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
             if want.is_met(&connection, now) {
                 return Ok(connection);
             }
-            if let Some(error) = exchange::settled_error(&context, &connection, &want, now) {
+            if let Some(error) = settled_error(&context, &connection, &want, now) {
                 return Err(error);
             }
         }
@@ -193,10 +194,10 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
                 let waiter = flight.waiter();
                 actix::spawn(exchange::run(context.clone(), subject.clone(), want.clone(), flight));
                 // A flight of our own has done what can be done.
-                let connection = waiter.outcome(aborted).await?;
-                return match want.is_met(&connection, context.now()) {
+                let connection = waiter.outcome(aborted.clone()).await?;
+                return match want.is_met_by_work(&connection, context.now()) {
                     true => Ok(connection),
-                    false => Err(context.stillborn_error()),
+                    false => Err(aborted),
                 };
             }
             Entry::Running(waiter) => {
@@ -206,8 +207,9 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
         };
         match outcome {
             Ok(connection) if want.is_met(&connection, context.now()) => return Ok(connection),
-            // It was about something else, such as an earlier token; see what is there now.
-            Ok(_) => {}
+            // It was about something else, such as an earlier token, or was cut off; see what is
+            // there now.
+            Ok(_) | Err(TokenError::Aborted { .. }) => {}
             Err(error) => {
                 let published = context.connections.get(&id);
                 return published.filter(|connection| want.is_met(connection, context.now())).ok_or(error);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
-use super::{grant_request, save};
+use super::grant_request;
+use super::save::{self, NewTokens, NotKept};
 use crate::connection::{Connection, ConnectionRecord, Held};
 use crate::grants::Redemption;
 use crate::protocol::identifiers::Subject;
@@ -17,7 +18,7 @@ use crate::store::{Expected, StoreError};
 use crate::supervision::AskError;
 
 /// Longest wait for a flight that has the connection.
-const TURN_DEADLINE: Duration = Duration::from_secs(10);
+const TURN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Races lost to other writers before we give up.
 const RACES: u32 = 8;
@@ -54,7 +55,8 @@ pub(super) async fn redeem(
     if context.profile.registration.scopes.contains("openid") {
         let checked = match &granted.response.id_token {
             Some(token) => {
-                grant_request::identity(context, token, &granted.response.access_token, nonce).await
+                let access_token = &granted.response.access_token;
+                grant_request::identity(context, token, access_token, nonce, context.now()).await
             }
             None => Err(grant_request::no_id_token()),
         };
@@ -78,22 +80,24 @@ pub(super) async fn import(context: &ProviderContext, subject: &Subject, tokens:
 async fn replace(context: &ProviderContext, subject: &Subject, tokens: TokenSet, flight: Flight) -> Outcome {
     let id = context.id(subject);
     for _ in 0..RACES {
-        let stored = match context.records.load(&id).await {
-            Ok(stored) => stored,
+        let (expected, created_at) = match context.records.load(&id).await {
+            Ok(Some(stored)) => (Expected::Revision(stored.revision), stored.record.created_at),
+            Ok(None) => (Expected::Absent, context.now()),
             // Unreadable, but the new token set must not be lost: it replaces what is there.
-            Err(StoreError::Damaged { .. }) => None,
-            Err(error) => return Err(context.store_error(subject, &error)),
+            Err(StoreError::Damaged { .. }) => (Expected::Anything, context.now()),
+            // Kept, like any token set that cannot be saved, until it is known what to replace.
+            Err(_) => (Expected::Absent, context.now()),
         };
-        let expected = stored.as_ref().map_or(Expected::Absent, |stored| Expected::Revision(stored.revision));
-        let record = ConnectionRecord {
-            created_at: stored.map_or_else(|| context.now(), |stored| stored.record.created_at),
-            ..context.new_record()
-        };
-        if let Ok(connection) =
-            save::keep(context, subject, record, expected, tokens.clone(), false, &flight).await
-        {
-            flight.land(Ok(connection.clone()));
-            return Ok(connection);
+        let record = ConnectionRecord { created_at, ..context.new_record() };
+        let tokens = tokens.clone();
+        let new = NewTokens { record, expected, tokens, replaces: None, after_rejection: false };
+        match save::keep(context, subject, new, &flight).await {
+            Ok(connection) => {
+                flight.land(Ok(connection.clone()));
+                return Ok(connection);
+            }
+            Err(NotKept::Raced) => {}
+            Err(NotKept::Unfit(error)) => return Err(error),
         }
     }
     Err(context.aborted(subject))
@@ -110,6 +114,13 @@ pub(super) async fn revoke(context: &ProviderContext, subject: &Subject) -> Resu
             Ok(None) => {
                 context.forget(&id);
                 return Ok(false);
+            }
+            // Unreadable for us, so all that can be done is to forget it.
+            Err(StoreError::Damaged { .. }) => {
+                let removed = context.records.remove(&id, Expected::Anything).await;
+                removed.map_err(|error| context.store_error(subject, &error))?;
+                context.forget(&id);
+                return Ok(true);
             }
             Err(error) => return Err(context.store_error(subject, &error)),
         };
@@ -149,17 +160,19 @@ async fn tell_provider(context: &ProviderContext, subject: &Subject, tokens: &To
     }
 }
 
-/// A connection as it stands, from the snapshot or the store; starts nothing.
+/// A connection as it stands, from the snapshot or the store. Starts nothing and publishes nothing:
+/// what was read may be outdated by the time it is here.
 pub(super) async fn read(
     context: &ProviderContext,
     subject: &Subject,
 ) -> Result<Option<Arc<Connection>>, TokenError> {
     let id = context.id(subject);
-    if let Some(connection) = context.connections.get(&id)
-        && connection.revision.as_u64() > 0
-    {
-        return Ok(Some(connection));
+    if let Some(connection) = context.connections.get(&id) {
+        let read = connection.revision.as_u64() > 0;
+        if connection.is_unsaved() || read && context.exclusive_store {
+            return Ok(Some(connection));
+        }
     }
     let stored = context.records.load(&id).await.map_err(|error| context.store_error(subject, &error))?;
-    Ok(stored.map(|stored| context.publish(context.present(&stored))))
+    Ok(stored.map(|stored| context.shown(&stored)))
 }

@@ -25,7 +25,7 @@ use crate::protocol::token::TokenSet;
 use crate::snapshot::Connections;
 use crate::store::{Revision, StoreError};
 use crate::supervision::ActorRef;
-use crate::token_endpoint::TokenEndpoint;
+use crate::token_endpoint::{TokenEndpoint, failure};
 use crate::token_store::actor::TokenStoreActor;
 use crate::token_store::messages::StoredConnection;
 use crate::transport::Transport;
@@ -200,8 +200,43 @@ impl ProviderContext {
         self.connection(stored.id.clone(), stored.revision, &stored.record, state).in_doubt(doubtful)
     }
 
+    /// What is shown of a stored record: the newer token set that waits to be saved, if there is one.
+    pub(crate) fn shown(&self, stored: &StoredConnection) -> Arc<Connection> {
+        let published = self.connections.get(&stored.id);
+        let unsaved = published.filter(|connection| connection.is_unsaved());
+        unsaved.unwrap_or_else(|| Arc::new(self.present(stored)))
+    }
+
     fn is_own_mark(&self, record: &ConnectionRecord) -> bool {
         record.in_flight.as_ref().is_some_and(|mark| mark.owner == *self.owner)
+    }
+
+    /// `connection`, whose token set had ended before it could be used: the provider fails, as far
+    /// as its callers can tell, and it is not asked again by every one of them.
+    pub(super) fn stillborn(
+        &self,
+        connection: &Connection,
+        earlier: Option<Trouble>,
+    ) -> (Connection, TokenError) {
+        let failure = failure(
+            FailureClass::ProviderUnavailable,
+            Reason::MalformedAnswer,
+            "the token it gave had already ended; compare the clocks and `expires_in`",
+        );
+        let tokens = connection.state.tokens().cloned();
+        let state = match (earlier, tokens) {
+            (Some(trouble), tokens) => ConnectionState::Retrying { tokens, trouble },
+            (None, Some(tokens)) => ConnectionState::obtained(tokens),
+            (None, None) => connection.state.clone(),
+        };
+        let retry = &self.profile.registration.retry;
+        let state = state.failed(&failure, self.now(), retry, self.jitter());
+        let policy = &self.profile.registration.refresh;
+        let (id, origins) = (connection.id.clone(), connection.origins.clone());
+        let (revision, created_at, renewable) =
+            (connection.revision, connection.created_at, connection.renewable);
+        let held_back = Connection::new(id, revision, origins, created_at, state, renewable, policy);
+        (held_back, self.failure_error(&connection.id.subject, &failure, None))
     }
 
     /// A published connection in `state`.
@@ -234,6 +269,7 @@ impl ProviderContext {
             held: Held::Nothing,
             in_flight: None,
             learned_lifetime: None,
+            unchecked_id_token: None,
         }
     }
 
@@ -292,16 +328,6 @@ impl ProviderContext {
         TokenError::StoreUnavailable {
             id: self.id(subject),
             detail: "a new token set is not durable yet; saving is tried again".to_owned(),
-        }
-    }
-
-    /// The error that callers get when a token had ended before it could be used.
-    pub(super) fn stillborn_error(&self) -> TokenError {
-        TokenError::ProviderUnavailable {
-            profile: self.profile.registration.profile.clone(),
-            reason: Reason::MalformedAnswer,
-            detail: "the token it gave had already ended; compare the clocks and `expires_in`".to_owned(),
-            retry_after: None,
         }
     }
 

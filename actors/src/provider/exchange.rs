@@ -11,13 +11,16 @@ use std::time::Duration;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::Flight;
-use super::{grant_request, save};
+use super::grant_request;
+use super::save::{self, NewTokens, NotKept};
+use super::want::Want;
 use crate::clock::Timestamp;
 use crate::connection::{
     Connection, ConnectionRecord, ConnectionState, Failure, FailureClass, Freshness, Held, InFlight, Reason,
+    Trouble, UncheckedIdToken,
 };
 use crate::protocol::identifiers::Subject;
-use crate::protocol::token::{Expiry, ExpiryBasis, TokenFingerprint};
+use crate::protocol::token::{Expiry, ExpiryBasis, RefreshToken, TokenFingerprint};
 use crate::store::{Expected, Revision, StoreError};
 use crate::token_store::messages::StoredConnection;
 
@@ -27,54 +30,11 @@ const ATTEMPTS: u32 = 3;
 /// Races lost to other writers before we give up.
 const RACES: u32 = 8;
 
-/// How long a fresh token set that followed an upstream's refusal is not replaced again, as long as
-/// no upstream takes it.
-const REJECTION_PAUSE: Duration = Duration::from_secs(5);
+/// A token that was refused at a younger age was refused for another reason than its age.
+const YOUNGEST_LESSON: Duration = Duration::from_secs(60);
 
 /// How often another process's mark is looked at.
 const FOREIGN_MARK_POLL: Duration = Duration::from_millis(200);
-
-/// What a flight is to achieve.
-#[derive(Clone, Debug)]
-pub(super) enum Want {
-    /// A token that may be sent to `origin` now, and is not `rejected`.
-    Usable { origin: Arc<str>, rejected: Option<TokenFingerprint> },
-    /// A younger token, while the old one is still good.
-    Ahead,
-    /// A token younger than the one with this fingerprint.
-    Other(Option<TokenFingerprint>),
-}
-
-impl Want {
-    fn rejected(&self) -> Option<TokenFingerprint> {
-        match self {
-            Self::Usable { rejected, .. } => *rejected,
-            _ => None,
-        }
-    }
-
-    /// Whether `connection` already is what is wanted.
-    pub(super) fn is_met(&self, connection: &Connection, now: Timestamp) -> bool {
-        let freshness = connection.freshness(now);
-        match self {
-            Self::Usable { origin, rejected } => {
-                let refused = rejected.is_some() && connection.fingerprint() == *rejected;
-                let just_replaced = connection.is_doubtful()
-                    && connection
-                        .state
-                        .tokens()
-                        .is_some_and(|tokens| now.since(tokens.obtained_at) < REJECTION_PAUSE);
-                freshness != Freshness::Ended
-                    && connection.origins.allows(origin)
-                    && (!refused || just_replaced)
-            }
-            Self::Ahead => {
-                freshness == Freshness::Fresh || (freshness != Freshness::Ended && !connection.renewable)
-            }
-            Self::Other(before) => freshness != Freshness::Ended && connection.fingerprint() != *before,
-        }
-    }
-}
 
 /// Why one attempt gave no token set.
 enum Setback {
@@ -84,37 +44,6 @@ enum Setback {
     Passing { error: TokenError, delay: Duration },
     /// There will be no token now.
     Final(TokenError),
-}
-
-/// What is certain without a look into the store or a request to the provider: a dead grant is not
-/// tried again by every call, and trouble is not made worse.
-pub(super) fn settled_error(
-    context: &ProviderContext,
-    connection: &Connection,
-    want: &Want,
-    now: Timestamp,
-) -> Option<TokenError> {
-    let needs_person = context.profile.grant.needs_person();
-    let required = |reason| Some(TokenError::AuthorizationRequired { id: connection.id.clone(), reason });
-    match &connection.state {
-        ConnectionState::NeedsConsent { reason, .. } if needs_person => return required(*reason),
-        ConnectionState::Unsaved { .. } => return Some(context.unsaved_error(&connection.id.subject)),
-        _ => {}
-    }
-    if let Want::Usable { origin, .. } = want
-        && needs_person
-        && !connection.origins.allows(origin)
-    {
-        return required(Reason::UpstreamChanged);
-    }
-    if !connection.renewable && want.rejected().is_none() {
-        return required(Reason::NoRefreshToken);
-    }
-    let trouble = connection.state.trouble()?;
-    let held_back =
-        trouble.holds_for(now).is_some_and(|wait| wait > context.profile.registration.retry.patience);
-    (held_back && !matches!(want, Want::Other(_)))
-        .then(|| context.trouble_error(&connection.state, trouble, now))
 }
 
 /// Runs a flight and lands it.
@@ -139,7 +68,13 @@ pub(super) async fn run(context: Arc<ProviderContext>, subject: Subject, want: W
             }
         }
     };
-    flight.land(outcome);
+    flight.land(match outcome {
+        // Given up at once, as nobody waited; whoever does by now tries harder.
+        Err(TokenError::ProviderUnavailable { .. }) if matches!(want, Want::Ahead) => {
+            Err(context.aborted(&subject))
+        }
+        outcome => outcome,
+    });
 }
 
 async fn attempt(
@@ -149,82 +84,96 @@ async fn attempt(
     flight: &Flight,
 ) -> Result<Arc<Connection>, Setback> {
     let id = context.id(subject);
-    let stored =
-        context.records.load(&id).await.map_err(|e| Setback::Final(context.store_error(subject, &e)))?;
-    let now = context.now();
     let needs_person = context.profile.grant.needs_person();
-
-    let (mut record, revision, connection) = match stored {
-        None if needs_person => {
-            let absent = context.publish(context.never_connected(subject));
-            return Err(Setback::Final(authorization_required(&absent, Reason::NeverConnected)));
-        }
-        None => (context.new_record(), None, None),
-        Some(stored) => {
-            await_foreign_mark(context, &stored, now).await?;
-            let connection = context.present(&stored);
+    let (mut record, expected, connection) = match context.records.load(&id).await {
+        Ok(Some(stored)) => {
+            check_unchecked(context, &stored).await?;
+            let (connection, now) = (context.present(&stored), context.now());
             if want.is_met(&connection, now) {
                 return Ok(context.publish(connection));
             }
-            let StoredConnection { revision, record, .. } = stored;
-            (record, Some(revision), Some(connection))
+            await_foreign_mark(context, &stored, want).await?;
+            (stored.record, Expected::Revision(stored.revision), Some(connection))
         }
+        Ok(None) if needs_person => {
+            let absent = context.publish(context.never_connected(subject));
+            return Err(Setback::Final(authorization_required(&absent, Reason::NeverConnected)));
+        }
+        Ok(None) => (context.new_record(), Expected::Absent, None),
+        // Nothing is lost with it: the grant can be used again.
+        Err(StoreError::Damaged { .. }) if !needs_person => (context.new_record(), Expected::Anything, None),
+        Err(error) => return Err(Setback::Final(context.store_error(subject, &error))),
     };
 
     if let Some(connection) = &connection {
-        hold_back(context, connection, want, now).await?;
+        hold_back(context, connection, want).await?;
     }
+    let now = context.now();
+    let trouble = connection.as_ref().and_then(|connection| connection.state.trouble().cloned());
     let bound = match want {
         Want::Usable { origin, .. } => record.origins.allows(origin),
         _ => true,
     };
     if let (true, Some(connection)) = (needs_person, connection) {
         check_consent(context, connection, bound, want, &record, now).await?;
-    } else if !bound {
-        // Nobody's consent is at stake: a token set for the upstreams of today.
+    } else if !bound || matches!(record.held, Held::NeedsConsent { .. }) {
+        // Nobody's consent is at stake: a token set for the profile and the upstreams of today.
         record = context.new_record();
     }
 
     if let Err(wait) = context.breaker.admit(now, context.profile.registration.retry.request_timeout) {
         return Err(Setback::Final(breaker_error(context, wait)));
     }
-    exchange(context, subject, want, record, revision, flight).await
+    exchange(context, subject, want, Start { record, expected, trouble }, flight).await
+}
+
+/// What an exchange starts from.
+struct Start {
+    record: ConnectionRecord,
+    expected: Expected,
+    /// What was wrong before.
+    trouble: Option<Trouble>,
+}
+
+/// Whoever saved this record may have ended before its ID token was looked at.
+async fn check_unchecked(context: &ProviderContext, stored: &StoredConnection) -> Result<(), Setback> {
+    let published = context.connections.get(&stored.id);
+    if published.is_some_and(|connection| connection.revision == stored.revision) {
+        return Ok(());
+    }
+    save::check_continuity(context, stored).await.map_err(setback)
 }
 
 /// Another process is at it, or was: waits for a live mark, ignores a dead one.
 async fn await_foreign_mark(
     context: &ProviderContext,
     stored: &StoredConnection,
-    now: Timestamp,
+    want: &Want,
 ) -> Result<(), Setback> {
-    let live = stored.record.in_flight.as_ref().is_some_and(|mark| {
-        mark.owner != *context.owner && !context.exclusive_store && now < mark.expires_at
-    });
-    if live {
-        tokio::time::sleep(FOREIGN_MARK_POLL).await;
-        let again = context.records.load(&stored.id).await;
-        if !matches!(&again, Ok(Some(after)) if after.revision == stored.revision) {
-            return Err(Setback::Raced);
+    let Some(mark) = stored.record.in_flight.as_ref().filter(|mark| mark.owner != *context.owner) else {
+        return Ok(());
+    };
+    let mut waited = Duration::ZERO;
+    // Bounded by what has passed as well: clocks differ, and can be set.
+    while !context.exclusive_store && context.now() < mark.expires_at && waited < mark_lifetime(context) {
+        if matches!(want, Want::Ahead) {
+            return Err(Setback::Final(context.aborted(&stored.id.subject)));
         }
-        let error = TokenError::ProviderUnavailable {
-            profile: stored.id.profile.clone(),
-            reason: Reason::ProviderTimeout,
-            detail: "another replica is refreshing this connection".to_owned(),
-            retry_after: Some(FOREIGN_MARK_POLL),
-        };
-        return Err(Setback::Passing { error, delay: FOREIGN_MARK_POLL });
+        tokio::time::sleep(FOREIGN_MARK_POLL).await;
+        waited += FOREIGN_MARK_POLL;
+        match context.records.load(&stored.id).await {
+            Ok(Some(after)) if after.revision == stored.revision => {}
+            Ok(_) => return Err(Setback::Raced),
+            Err(error) => return Err(Setback::Final(context.store_error(&stored.id.subject, &error))),
+        }
     }
     Ok(())
 }
 
 /// Trouble met before: nothing is sent until its next attempt is due, unless an operator insists.
-async fn hold_back(
-    context: &ProviderContext,
-    connection: &Connection,
-    want: &Want,
-    now: Timestamp,
-) -> Result<(), Setback> {
+async fn hold_back(context: &ProviderContext, connection: &Connection, want: &Want) -> Result<(), Setback> {
     let Some(trouble) = connection.state.trouble() else { return Ok(()) };
+    let now = context.now();
     let Some(wait) = trouble.holds_for(now).filter(|_| !matches!(want, Want::Other(_))) else {
         return Ok(());
     };
@@ -251,7 +200,9 @@ async fn check_consent(
         _ => return Ok(()),
     };
     let error = TokenError::AuthorizationRequired { id: connection.id.clone(), reason };
-    if want.rejected().is_some() && reason == Reason::NoRefreshToken {
+    if want.rejected().is_some_and(|refused| teaches(&refused, record, now))
+        && reason == Reason::NoRefreshToken
+    {
         learn_end(context, &connection, record, now).await;
     } else {
         context.publish(connection);
@@ -268,9 +219,6 @@ async fn learn_end(
     now: Timestamp,
 ) {
     let Held::Tokens(tokens) = &record.held else { return };
-    if tokens.expiry.is_stated() {
-        return;
-    }
     let mut tokens = tokens.clone();
     tokens.expiry = Expiry::Presumed { at: now, basis: ExpiryBasis::UpstreamRefusal };
     let record = ConnectionRecord { held: Held::Tokens(tokens), ..record.clone() };
@@ -279,6 +227,15 @@ async fn learn_end(
         let stored = StoredConnection { id: connection.id.clone(), revision, record };
         context.publish(context.present(&stored));
     }
+}
+
+/// Whether the upstream's refusal says when such tokens end: of the token that is held, of unknown
+/// expiry, and too old to have been refused for another reason.
+fn teaches(refused: &TokenFingerprint, record: &ConnectionRecord, now: Timestamp) -> bool {
+    let Held::Tokens(tokens) = &record.held else { return false };
+    tokens.access_token.fingerprint() == *refused
+        && !tokens.expiry.is_stated()
+        && now.since(tokens.obtained_at) >= YOUNGEST_LESSON
 }
 
 fn breaker_error(context: &ProviderContext, wait: Duration) -> TokenError {
@@ -298,31 +255,32 @@ async fn exchange(
     context: &ProviderContext,
     subject: &Subject,
     want: &Want,
-    mut record: ConnectionRecord,
-    revision: Option<Revision>,
+    start: Start,
     flight: &Flight,
 ) -> Result<Arc<Connection>, Setback> {
+    let Start { mut record, expected, trouble } = start;
     let held = match &record.held {
         Held::Tokens(tokens) => Some((**tokens).clone()),
         _ => None,
     };
     let refresh_token = held.as_ref().and_then(|tokens| tokens.refresh_token.clone());
-    let cut_off = record.in_flight.as_ref().is_some_and(|mark| {
-        mark.owner != *context.owner
-            && mark.refresh_token == refresh_token.as_ref().map(|token| token.fingerprint())
-    });
+    let spent = refresh_token.as_ref().map(RefreshToken::fingerprint);
     let journalled_at = context.now();
-    record.in_flight = Some(InFlight {
+    let mark = InFlight {
         owner: context.owner.to_string(),
         since: journalled_at,
         expires_at: journalled_at.after(mark_lifetime(context)),
-        refresh_token: refresh_token.as_ref().map(|token| token.fingerprint()),
-    });
+        refresh_token: spent,
+        cut_off: was_cut_off(context, &record, spent, trouble.as_ref()),
+    };
+    let cut_off = mark.cut_off;
+    record.in_flight = Some(mark);
+    record.unchecked_id_token = None;
     let id = context.id(subject);
-    let expected = revision.map_or(Expected::Absent, Expected::Revision);
     let revision =
         context.records.save(&id, &record, expected).await.map_err(|e| not_saved(context, subject, &e))?;
 
+    let mut before = held.as_ref();
     let mut answer = match &refresh_token {
         Some(token) => grant_request::refresh(context, token).await,
         None => grant_request::obtain(context, subject).await,
@@ -330,10 +288,10 @@ async fn exchange(
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);
     if dead(&answer) && !context.profile.grant.needs_person() {
         // A refresh token that is dead is no loss where the grant itself can be used again.
-        answer = match refresh_token {
-            Some(_) => grant_request::obtain(context, subject).await,
-            None => answer,
-        };
+        if refresh_token.is_some() {
+            before = None;
+            answer = grant_request::obtain(context, subject).await;
+        }
         answer = answer.map_err(refused_for_good);
     }
     let granted = match answer {
@@ -347,27 +305,56 @@ async fn exchange(
     };
 
     let rejected = want.rejected();
-    if let (Some(refused), Some(before)) = (rejected, &held)
-        && before.access_token.fingerprint() == refused
-        && !before.expiry.is_stated()
+    if let (Some(refused), Some(held)) = (rejected, &held)
+        && teaches(&refused, &record, granted.requested_at)
     {
-        let age = granted.requested_at.since(before.obtained_at);
+        let age = granted.requested_at.since(held.obtained_at);
         record.learned_lifetime = u64::try_from(age.as_millis()).ok();
     }
     let id_token = granted.response.id_token.clone();
-    let tokens =
-        granted.into_token_set(&context.profile.registration, held.as_ref(), record.learned_lifetime);
-    let identity = tokens.identity.clone();
-    let expected = Expected::Revision(revision);
-    let connection = save::keep(context, subject, record, expected, tokens, rejected.is_some(), flight)
-        .await
-        .map_err(|save::Raced| Setback::Raced)?;
-    match id_token {
-        Some(token) => {
-            save::check_continuity(context, connection, &token, identity).await.map_err(Setback::Final)
-        }
-        None => Ok(connection),
+    let tokens = granted.into_token_set(&context.profile.registration, before, record.learned_lifetime);
+    record.unchecked_id_token = id_token.filter(|_| tokens.identity.is_some()).map(UncheckedIdToken);
+    let new = NewTokens {
+        record,
+        expected: Expected::Revision(revision),
+        tokens,
+        replaces: spent,
+        after_rejection: rejected.is_some(),
+    };
+    let connection = save::keep(context, subject, new, flight).await.map_err(setback)?;
+    if connection.freshness(context.now()) == Freshness::Ended {
+        let (held_back, error) = context.stillborn(&connection, trouble);
+        context.publish(held_back);
+        return Err(Setback::Final(error));
     }
+    Ok(connection)
+}
+
+fn setback(not_kept: NotKept) -> Setback {
+    match not_kept {
+        NotKept::Raced => Setback::Raced,
+        NotKept::Unfit(error) => Setback::Final(error),
+    }
+}
+
+/// Whether an earlier request with the refresh token `spent` was sent, and no answer came: from a
+/// process that ended, or lost on its way.
+fn was_cut_off(
+    context: &ProviderContext,
+    record: &ConnectionRecord,
+    spent: Option<TokenFingerprint>,
+    trouble: Option<&Trouble>,
+) -> bool {
+    let lost = trouble.is_some_and(|trouble| is_unanswered(trouble.reason));
+    spent.is_some()
+        && record.in_flight.as_ref().is_some_and(|mark| {
+            mark.refresh_token == spent && (mark.cut_off || lost || mark.owner != *context.owner)
+        })
+}
+
+/// Whether the provider may have done what was asked although it seems to have failed.
+fn is_unanswered(reason: Reason) -> bool {
+    matches!(reason, Reason::ProviderTimeout | Reason::MalformedAnswer)
 }
 
 fn mark_lifetime(context: &ProviderContext) -> Duration {
@@ -414,6 +401,14 @@ async fn failed(
             Err(StoreError::Conflict { .. }) => return Setback::Raced,
             // Said again by the provider at the next attempt.
             Err(error) => return Setback::Final(context.store_error(subject, &error)),
+        }
+    } else if !context.exclusive_store && !is_unanswered(failure.reason) {
+        // Others need not wait for what was answered.
+        record.in_flight = None;
+        match context.records.save(&id, &record, Expected::Revision(revision)).await {
+            Ok(revision) => written = revision,
+            Err(StoreError::Conflict { .. }) => return Setback::Raced,
+            Err(error) => context.note_error(&error),
         }
     }
     let connection = context.publish(context.connection(id, written, &record, state));

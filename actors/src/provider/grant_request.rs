@@ -109,6 +109,8 @@ async fn send(
             let retry = &context.profile.registration.retry;
             context.breaker.failed(context.now(), retry, failure.retry_after, context.jitter());
         }
+        // Nothing was asked of the provider, so nothing is known of it.
+        Err(failure) if failure.class == FailureClass::Internal => {}
         _ => context.breaker.succeeded(),
     }
     answer
@@ -133,12 +135,13 @@ async fn attempt(
 }
 
 /// Checks an ID token (OpenID Connect Core section 3.1.3.7) and says whom it names. `nonce` is the
-/// one sent; a refresh sent none.
+/// one sent; a refresh sent none. `at` is when the answer came.
 pub(super) async fn identity(
     context: &ProviderContext,
     id_token: &Secret,
     access_token: &AccessToken,
     nonce: Option<&Secret>,
+    at: Timestamp,
 ) -> Result<IdentityClaims, Failure> {
     let registration = &context.profile.registration;
     let metadata = context.discovery.metadata().await?;
@@ -154,7 +157,7 @@ pub(super) async fn identity(
         nonce,
         allowed_algs: pinned.unwrap_or(&metadata.id_token_algs),
         access_token: Some(access_token),
-        now: context.now(),
+        now: at,
     };
     let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, id_token, &checks).await;
     match verified {

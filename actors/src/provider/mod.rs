@@ -1,6 +1,7 @@
 //! One actor a profile: obtains, refreshes and revokes tokens.
 //!
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
+//! `want` (what is asked for),
 //! `exchange` (obtain or refresh), `save` (durable before used), `consent` (changes from outside).
 
 pub mod actor;
@@ -15,3 +16,4 @@ mod grant_request;
 pub mod messages;
 mod records;
 mod save;
+mod want;

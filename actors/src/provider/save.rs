@@ -9,11 +9,11 @@ use super::error::TokenError;
 use super::flights::Flight;
 use super::grant_request;
 use crate::connection::{Connection, ConnectionRecord, ConnectionState, FailureClass, Held, Reason};
-use crate::protocol::identifiers::Subject;
-use crate::protocol::secret::Secret;
-use crate::protocol::token::{IdentityClaims, TokenSet};
+use crate::protocol::identifiers::{ConnectionId, Subject};
+use crate::protocol::token::{RefreshToken, TokenFingerprint, TokenSet};
 use crate::store::{Expected, Revision, StoreError};
 use crate::token_endpoint::failure;
+use crate::token_store::messages::StoredConnection;
 
 /// Delay between two tries to save; doubles up to [`LONGEST_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -22,32 +22,46 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// The revision of what is in no store yet.
 const UNWRITTEN: Revision = Revision(0);
 
-/// Another writer changed the record first.
-pub(super) struct Raced;
+/// A token set that is in no store yet.
+pub(super) struct NewTokens {
+    /// The record that it becomes part of.
+    pub(super) record: ConnectionRecord,
+    /// What it was made from.
+    pub(super) expected: Expected,
+    pub(super) tokens: TokenSet,
+    /// The refresh token that was used up for it.
+    pub(super) replaces: Option<TokenFingerprint>,
+    /// It was obtained because an upstream refused the one before.
+    pub(super) after_rejection: bool,
+}
 
-/// Saves `tokens` and publishes them. While the store fails, the token set is kept in memory, the
-/// connection stays taken, its callers get an error at once, and saving is tried again until it
-/// succeeds: losing a rotated refresh token would send the person back to a consent page.
-///
-/// `Err(Raced)`: another writer was faster, and its token set stands.
+/// Why a new token set is not the one that is used.
+pub(super) enum NotKept {
+    /// Another writer changed the record first, and its token set stands.
+    Raced,
+    /// It is durable, and nobody may use it.
+    Unfit(TokenError),
+}
+
+/// Saves a token set and publishes it. While the store fails, it is kept in memory, the connection
+/// stays taken, its callers get an error at once, and saving is tried again until it succeeds:
+/// losing a rotated refresh token would send the person back to a consent page.
 pub(super) async fn keep(
     context: &ProviderContext,
     subject: &Subject,
-    mut record: ConnectionRecord,
-    expected: Expected,
-    tokens: TokenSet,
-    after_rejection: bool,
+    new: NewTokens,
     flight: &Flight,
-) -> Result<Arc<Connection>, Raced> {
+) -> Result<Arc<Connection>, NotKept> {
+    let NewTokens { mut record, mut expected, tokens, replaces, after_rejection } = new;
     let id = context.id(subject);
     record.held = Held::Tokens(Box::new(tokens.clone()));
     record.in_flight = None;
     let mut delay = FIRST_DELAY;
     let mut unsaved = None;
     let written = loop {
-        match context.records.save(&id, &record, expected).await {
-            Ok(written) => break written,
-            Err(StoreError::Conflict { .. }) => return Err(Raced),
+        match write(context, &id, &record, &mut expected, replaces).await {
+            Ok(Some(written)) => break written,
+            Ok(None) => return Err(NotKept::Raced),
             Err(error) => {
                 tracing::error!(connection = %id, %error, "a new token set cannot be saved; trying again");
                 context.note_error(&error);
@@ -63,9 +77,44 @@ pub(super) async fn keep(
         delay = (delay * 2).min(LONGEST_DELAY);
     };
     drop(unsaved);
-    let state = ConnectionState::obtained(tokens);
-    let connection = context.connection(id, written, &record, state);
+    let stored = StoredConnection { id: id.clone(), revision: written, record };
+    check_continuity(context, &stored).await?;
+    let connection = context.connection(id, written, &stored.record, ConnectionState::obtained(tokens));
     Ok(context.publish(connection.in_doubt(after_rejection)))
+}
+
+/// One try; `None` if another writer's token set stands.
+async fn write(
+    context: &ProviderContext,
+    id: &ConnectionId,
+    record: &ConnectionRecord,
+    expected: &mut Expected,
+    replaces: Option<TokenFingerprint>,
+) -> Result<Option<Revision>, StoreError> {
+    loop {
+        match context.records.save(id, record, *expected).await {
+            Err(StoreError::Conflict { .. }) => {}
+            answer => return answer.map(Some),
+        }
+        let Some(stored) = context.records.load(id).await? else { return Ok(None) };
+        if stored.record == *record {
+            // An earlier try was made after all, and only its answer was lost.
+            return Ok(Some(stored.revision));
+        }
+        let spent = replaces.is_some() && refresh_token(&stored.record) == replaces;
+        if !spent {
+            return Ok(None);
+        }
+        // Somebody means to use the refresh token that was used up for this one: ours goes on.
+        *expected = Expected::Revision(stored.revision);
+    }
+}
+
+fn refresh_token(record: &ConnectionRecord) -> Option<TokenFingerprint> {
+    match &record.held {
+        Held::Tokens(tokens) => tokens.refresh_token.as_ref().map(RefreshToken::fingerprint),
+        _ => None,
+    }
 }
 
 /// Counts a token set that is not durable, for readiness, until it is dropped.
@@ -85,45 +134,41 @@ impl Drop for UnsavedMark<'_> {
 }
 
 /// The ID token of a refresh must name the subject of the first one (OpenID Connect Core
-/// section 12.2). Checked after the save: the token set may be the only good one left.
+/// section 12.2). Looked at after the save, since the token set may be the only good one left, and
+/// before anybody uses it.
 pub(super) async fn check_continuity(
     context: &ProviderContext,
-    connection: Arc<Connection>,
-    id_token: &Secret,
-    identity: Option<IdentityClaims>,
-) -> Result<Arc<Connection>, TokenError> {
-    let (Some(identity), Some(tokens)) = (identity, connection.state.tokens()) else { return Ok(connection) };
-    let claims = match grant_request::identity(context, id_token, &tokens.access_token, None).await {
-        Ok(claims) => claims,
+    stored: &StoredConnection,
+) -> Result<(), NotKept> {
+    let record = &stored.record;
+    let (Held::Tokens(tokens), Some(id_token)) = (&record.held, &record.unchecked_id_token) else {
+        return Ok(());
+    };
+    let Some(identity) = &tokens.identity else { return Ok(()) };
+    let checked =
+        grant_request::identity(context, &id_token.0, &tokens.access_token, None, tokens.obtained_at);
+    match checked.await {
+        Ok(claims) if claims == *identity => return Ok(()),
+        Ok(_) => {}
         Err(failure) => {
             // An ID token that cannot be checked proves nothing, and takes nothing away.
-            tracing::warn!(connection = %connection.id, detail = failure.detail, "the refresh's ID token is ignored");
-            return Ok(connection);
+            tracing::warn!(connection = %stored.id, detail = failure.detail, "the refresh's ID token is ignored");
+            return Ok(());
         }
-    };
-    if claims == identity {
-        return Ok(connection);
     }
-    tracing::error!(connection = %connection.id, "the refresh's ID token names another subject; connection ended");
-    let reason = Reason::SubjectChanged;
-    let now = context.now();
-    let id = connection.id.clone();
-    let record = ConnectionRecord {
-        created_at: connection.created_at,
-        origins: connection.origins.clone(),
-        held: Held::NeedsConsent { reason, since: now },
-        in_flight: None,
-        learned_lifetime: None,
-    };
-    let subject = id.subject.clone();
-    let revision = context
-        .records
-        .save(&id, &record, Expected::Revision(connection.revision))
-        .await
-        .map_err(|error| context.store_error(&subject, &error))?;
-    let state = ConnectionState::NeedsConsent { reason, since: now };
-    let ended = context.connection(id.clone(), revision, &record, state);
-    context.publish(ended);
+    tracing::error!(connection = %stored.id, "the refresh's ID token names another subject; connection ended");
+    let (reason, since) = (Reason::SubjectChanged, context.now());
+    let held = Held::NeedsConsent { reason, since };
+    let record = ConnectionRecord { held, in_flight: None, unchecked_id_token: None, ..record.clone() };
+    let subject = &stored.id.subject;
+    match context.records.save(&stored.id, &record, Expected::Revision(stored.revision)).await {
+        Ok(revision) => {
+            let state = ConnectionState::NeedsConsent { reason, since };
+            context.publish(context.connection(stored.id.clone(), revision, &record, state));
+        }
+        Err(StoreError::Conflict { .. }) => return Err(NotKept::Raced),
+        Err(error) => return Err(NotKept::Unfit(context.store_error(subject, &error))),
+    }
     let failure = failure(FailureClass::GrantDead, reason, "another subject".to_owned());
-    Err(context.failure_error(&subject, &failure, None))
+    Err(NotKept::Unfit(context.failure_error(subject, &failure, None)))
 }

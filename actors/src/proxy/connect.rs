@@ -1,15 +1,19 @@
-//! New connections to upstreams.
+//! New connections: to upstreams, and, for whoever implements the transport port, to authorization
+//! servers.
 
 use std::io;
 use std::sync::Arc;
 
-use hyper::client::conn::http1::{self, SendRequest};
+use http_body::Body;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::body::RequestBody;
 use super::route::UpstreamOrigin;
@@ -17,37 +21,17 @@ use super::route::UpstreamOrigin;
 /// Largest head of an answer, and most bytes read at a time.
 const READ_BUFFER: usize = 128 * 1024;
 
-/// Why no TLS client could be set up.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TlsSetupError {
-    /// The system has no certificates to trust: install `ca-certificates`.
-    #[error("the system's certificate store is empty or cannot be read: {0}")]
-    NoRoots(String),
-    /// No TLS version in common with the crypto library.
-    #[error("TLS cannot be set up: {0}")]
-    Config(#[from] rustls::Error),
-}
+/// The TLS stack refuses its own defaults. Our fault: it cannot happen with a good build.
+#[derive(Debug, Clone, Error)]
+#[error("TLS cannot be set up: {0}")]
+pub struct TlsSetupError(#[from] rustls::Error);
 
-/// TLS towards upstreams: the system's roots and HTTP/1.1. Made once and shared by all workers, so
-/// that sessions are resumed across them.
-pub fn tls_client_config() -> Result<Arc<ClientConfig>, TlsSetupError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let causes: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(TlsSetupError::NoRoots(causes.join("; ")));
-    }
-    Ok(tls_config(roots)?)
-}
-
-/// As [`tls_client_config`], with the given roots only.
+/// TLS that trusts `roots` and speaks HTTP/1.1. Made once and shared by all threads, so that sessions
+/// are resumed across them.
+///
+/// # Errors
+/// [`TlsSetupError`].
 pub fn tls_client_config_with_roots(roots: RootCertStore) -> Result<Arc<ClientConfig>, TlsSetupError> {
-    Ok(tls_config(roots)?)
-}
-
-fn tls_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -62,32 +46,63 @@ pub(super) async fn connect(
     origin: &UpstreamOrigin,
     tls: &Arc<ClientConfig>,
 ) -> io::Result<SendRequest<RequestBody>> {
-    let host = origin.host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, origin.port)).await?;
-    // Small writes must not wait for the acknowledgement of earlier ones.
-    stream.set_nodelay(true)?;
-    if !origin.tls {
-        return handshake(stream).await;
-    }
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    handshake(TlsConnector::from(tls.clone()).connect(name, stream).await?).await
+    let stream = connect_tcp(&origin.host, origin.port).await?;
+    if origin.tls { spawn(connect_tls(stream, &origin.host, tls).await?).await } else { spawn(stream).await }
 }
 
-async fn handshake<T>(stream: T) -> io::Result<SendRequest<RequestBody>>
+async fn spawn<T>(stream: T) -> io::Result<SendRequest<RequestBody>>
 where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(READ_BUFFER)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+    let (sender, connection) = speak_http(stream).await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "upstream connection ended");
         }
     });
     Ok(sender)
+}
+
+/// Opens a TCP connection to `host`: a name, or an IP address as URLs write it.
+///
+/// # Errors
+/// The operating system's or its resolver's.
+pub async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((unbracketed(host), port)).await?;
+    // Small writes must not wait for the acknowledgement of earlier ones.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Speaks TLS on `stream` with a server that proves to be `host`.
+///
+/// # Errors
+/// What rustls refuses has no operating system's number; what ends the connection has one.
+pub async fn connect_tls(
+    stream: TcpStream,
+    host: &str,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(unbracketed(host).to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(tls.clone()).connect(name, stream).await
+}
+
+/// Speaks HTTP/1.1 on `stream`, with a bounded answer head. The connection works while it is polled.
+///
+/// # Errors
+/// None that the network can cause.
+pub async fn speak_http<T, B>(stream: T) -> hyper::Result<(SendRequest<B>, Connection<TokioIo<T>, B>)>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    http1::Builder::new().max_buf_size(READ_BUFFER).handshake(TokioIo::new(stream)).await
+}
+
+fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Host and port as an upstream's `Host` header says them: the default port is left out.

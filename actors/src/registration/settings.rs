@@ -52,7 +52,8 @@ impl Settings {
             Some(Setting::Secret(secret)) => Ok(Some(secret)),
             Some(Setting::Value(serde_json::Value::String(text))) => Ok(Some(Secret::new(text))),
             Some(Setting::Value(_)) => {
-                Err(SettingsError { key: key.to_owned(), problem: "must be a secret".into() })
+                let problem = "must be a secret: a string, { env = \"NAME\" } or { file = \"path\" }".into();
+                Err(SettingsError { key: key.to_owned(), problem })
             }
         }
     }

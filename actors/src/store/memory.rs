@@ -79,6 +79,7 @@ fn take_one(count: &mut u32) -> bool {
 pub struct MemoryStore {
     faults: MemoryFaults,
     durable: Arc<Mutex<Durable>>,
+    shared: bool,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +113,12 @@ impl Durable {
 impl MemoryStore {
     /// An empty store with these faults.
     pub fn new(faults: MemoryFaults) -> Self {
-        Self { faults, durable: Arc::default() }
+        Self { faults, durable: Arc::default(), shared: false }
+    }
+
+    /// As [`MemoryStore::new`], for several engines at once.
+    pub fn shared(faults: MemoryFaults) -> Self {
+        Self { shared: true, ..Self::new(faults) }
     }
 }
 
@@ -181,6 +187,6 @@ impl TokenStore for MemoryStore {
     }
 
     fn is_exclusive(&self) -> bool {
-        true
+        !self.shared
     }
 }

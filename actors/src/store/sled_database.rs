@@ -234,7 +234,7 @@ impl Plan {
         let key = tagged(write.table, &write.key.0);
         let found = match self.touched.get(&key) {
             Some(found) => *found,
-            None => tree.get(&key)?.map(|value| record(&value).revision),
+            None => tree.get(&key)?.map(|value| split(&value).0),
         };
         if !write.expected.holds(found) {
             return Ok(WriteOutcome::Conflict(found));
@@ -267,7 +267,7 @@ fn audit(path: &Path, tree: &sled::Tree, mark: Option<u64>) -> Result<Ledger, St
         if *key == *LEDGER_KEY {
             ledger = Ledger::from_bytes(&value);
         } else {
-            let revision = record(&value).revision;
+            let (revision, _) = split(&value);
             found.add(revision);
             found.last_revision = found.last_revision.max(revision.0);
         }
@@ -297,13 +297,16 @@ fn audit(path: &Path, tree: &sled::Tree, mark: Option<u64>) -> Result<Ledger, St
 
 /// A value too short to have a revision was not written by us; it is passed on with the revision
 /// that no record has, and will not open.
-fn record(value: &[u8]) -> Record {
+fn split(value: &[u8]) -> (Revision, &[u8]) {
     match value.split_first_chunk::<REVISION_LENGTH>() {
-        Some((revision, bytes)) => {
-            Record { revision: Revision(u64::from_be_bytes(*revision)), value: bytes.to_vec() }
-        }
-        None => Record { revision: Revision(0), value: value.to_vec() },
+        Some((revision, bytes)) => (Revision(u64::from_be_bytes(*revision)), bytes),
+        None => (Revision(0), value),
     }
+}
+
+fn record(value: &[u8]) -> Record {
+    let (revision, bytes) = split(value);
+    Record { revision, value: bytes.to_vec() }
 }
 
 pub(super) fn open_error(path: &Path, cause: String) -> StoreError {

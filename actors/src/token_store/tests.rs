@@ -106,8 +106,15 @@ fn record(token: &str) -> ConnectionRecord {
             identity: None,
             extra: BTreeMap::from([("instance_url".to_owned(), Value::from("https://x"))]),
         })),
-        in_flight: Some(InFlight { owner: "me".into(), since: at, expires_at: at, refresh_token: None }),
+        in_flight: Some(InFlight {
+            owner: "me".into(),
+            since: at,
+            expires_at: at,
+            refresh_token: None,
+            cut_off: false,
+        }),
         learned_lifetime: Some(60_000),
+        unchecked_id_token: None,
     }
 }
 
@@ -163,6 +170,7 @@ async fn a_record_comes_back_as_it_was_saved() {
             held: Held::NeedsConsent { reason: Reason::GrantRevoked, since: Timestamp::from_secs(5) },
             in_flight: None,
             learned_lifetime: None,
+            unchecked_id_token: None,
             ..record("none")
         },
         expected: Expected::Absent,

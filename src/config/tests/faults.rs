@@ -123,7 +123,58 @@ const BAD: &[(&str, &str, &str)] = &[
         "username = \"bil:ling\"",
         "callers.billing.basic.username: must not be empty, nor have a colon",
     ),
-    ("basic = {", "# {", "callers.billing: has no credential"),
+    ("basic = {", "# {", "callers.billing.basic: is missing, and the caller has no other credential"),
+    ("basic = {", "basic = \"HUSH\" # {", "callers.billing.basic: must be a table, not a string"),
+    (
+        "routes = [\"books\"]",
+        "routes = [\"books\", 1]",
+        "callers.billing.routes.1: must be a string, not a number",
+    ),
+    ("[callers.billing]", "[callers.x]\n[callers.billing]", "callers.x.basic: is missing"),
+    (
+        "client_secret = \"HUSH\"",
+        "client_secret = { env = [\"HUSH\"] }",
+        "profiles.books.client_secret.env: must be a string, not an array",
+    ),
+    (
+        "client_secret = \"HUSH\"",
+        "client_secret = [\"HUSH\"]",
+        "profiles.books.client_secret: must be a secret",
+    ),
+    ("client_secret = \"HUSH\"", "client_secret = {}", "profiles.books.client_secret: must be a secret"),
+    ("client_id = \"c\"", "client_id = 1979-05-27", "profiles.books.client_id: must be a string, not a date"),
+    (
+        "token_endpoint = \"https://id.acme.example/token\"",
+        "token_endpoint = 5",
+        "providers.acme.token_endpoint: must be a string, not a number",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\ntimeout = \"99999999999999999999h\"",
+        "routes.books.timeout: must be a duration",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\ntimeout = \"-3s\"",
+        "routes.books.timeout: must be a duration",
+    ),
+    (
+        "profile = \"books\"",
+        "profile = \"books\"\nmax_body = \"99999999999GiB\"",
+        "routes.books.max_body: must be a size",
+    ),
+    ("profile = \"books\"", "profile = \"books\"\nmax_body = nan", "routes.books.max_body: must be a size"),
+    (
+        "[listeners.admin]",
+        "workers = 9223372036854775807\n[listeners.admin]",
+        "server.workers: must be from 1 to 256",
+    ),
+    ("[callers.billing]", "[callers]\nx = 3\n[callers.billing]", "callers.x: must be a table, not a number"),
+    (
+        "[profiles.books]",
+        "[profiles]\nx = 1979-05-27\n[profiles.books]",
+        "profiles.x: must be a table, not a date",
+    ),
     (
         "routes = [\"books\"]",
         "routes = [\"bookz\"]",
@@ -200,4 +251,91 @@ fn each_fault_is_told_with_its_key() {
         // What follows from a fault may be told as well, but the fault itself must be.
         assert!(right, "{from} -> {to}: wanted {wanted:?}, got {told:#?}");
     }
+}
+
+/// Slips of which one fault must be told and no more: what follows from it is not told.
+#[test]
+fn what_follows_from_a_fault_is_not_told() {
+    let alone = [
+        ("basic = {", "basic = \"HUSH\" # {"),
+        ("client_secret = \"HUSH\"", "client_secret = { env = \"A\", file = \"HUSH\" }"),
+        ("client_secret = \"HUSH\"", "client_secret = { env = [\"HUSH\"] }"),
+        ("client_secret = \"HUSH\"", "client_secret = { env = \"NO\" }"),
+        ("client_secret = \"HUSH\"", "client_secret = [\"HUSH\"]"),
+        ("token_endpoint = \"https://id.acme.example/token\"", "token_endpoint = 5"),
+        ("bind = \"127.0.0.1:9000\"", "bind = 9000"),
+        ("active = \"k1\"", "active = 1"),
+        ("profile = \"books\"", "profile = 3"),
+    ];
+    for (from, to) in alone {
+        let text = good();
+        assert!(text.contains(from), "{from}");
+        let told = faults(&text.replacen(from, to, 1), &Variables::new());
+        assert_eq!(told.len(), 1, "{from} -> {to}: {told:#?}");
+    }
+    let environment = super::variables(&[("CLAVIGER_PROFILES__BOOKS", "HUSH")]);
+    let told = faults(&good(), &environment);
+    assert_eq!(told, ["environment variable CLAVIGER_PROFILES__BOOKS: profiles.books: must be a table"]);
+    let environment = super::variables(&[("CLAVIGER_ROUTES__BOOKS", "HUSH")]);
+    assert_eq!(faults(&good(), &environment).len(), 1);
+}
+
+#[test]
+fn a_file_that_is_no_text_of_ours_is_told_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gateway.toml");
+    let told = |content: &[u8]| {
+        std::fs::write(&path, content).unwrap();
+        crate::config::load(&path, &Variables::new()).unwrap_err().to_string()
+    };
+    assert!(
+        told(b"[server]\nx = \"HUSH\xff\"\n").ends_with(": is not UTF-8 at line 2; save it as UTF-8 text")
+    );
+    assert!(told(&vec![b' '; 5 << 20]).contains(": is larger than "));
+    assert!(told(b"").contains("server.public_url: is missing"));
+    assert!(told(&[b"a = ".as_slice(), &[b'['; 100_000]].concat()).contains("recursion limit"));
+    let doubled = told(b"[profiles.a]\nclient_secret = \"HUSH\"\nclient_secret = \"HUSH\"\n");
+    assert!(doubled.contains("line 3") && doubled.contains("duplicate key `client_secret`"), "{doubled}");
+    assert!(!doubled.contains("HUSH"), "{doubled}");
+    let error = crate::config::load(directory.path(), &Variables::new()).unwrap_err().to_string();
+    assert!(error.contains(": cannot be read: Is a directory"), "{error}");
+}
+
+#[test]
+fn brackets_without_end_in_a_variable_are_a_fault() {
+    let brackets = "[".repeat(100_000);
+    let environment = super::variables(&[("CLAVIGER_CALLERS__BILLING__ROUTES", &brackets)]);
+    let told = faults(&good(), &environment);
+    assert!(told[0].ends_with("callers.billing.routes: must be an array"), "{told:?}");
+}
+
+#[test]
+fn what_nothing_uses_is_warned_of() {
+    let text = good()
+        + "[routes.other]\npath = \"/books/sub\"\nupstream = \"https://a.example\"\nprofile = \"books\"\n"
+        + "[profiles.spare]\nprovider = \"acme\"\nclient_id = \"c\"\nclient_secret = \"HUSH\"\n"
+        + "grant = \"client_credentials\"\n"
+        + &format!(
+            "[callers.idle]\nroutes = []\nbasic = {{ username = \"i\", password_hash = \"{}\" }}\n",
+            super::HASH
+        );
+    let environment = super::variables(&[
+        ("CLAVIGER_SERVER_WORKERS", "3"),
+        ("CLAVIGER_PROFILES_BOOKS_CLIENT_ID", "HUSH"),
+        ("CLAVIGER_SERVER_SERVICE_HOST", "10.0.0.1"),
+        ("CLAVIGER_ADMIN_TOKEN", "HUSH"),
+    ]);
+    let warnings = super::load_text(&text, &environment).unwrap().warnings;
+    let told: Vec<String> = warnings.iter().map(|w| format!("{}: {}", w.place.path, w.problem)).collect();
+    assert_eq!(
+        told,
+        [
+            "callers.idle.routes: is empty, so the caller may call nothing; list routes",
+            "profiles.spare: no route uses it; add `profile = \"spare\"` to a route, or remove it",
+            "routes.other: no caller may call it; add \"other\" to the `routes` of a caller, or remove it",
+            ": is not read; did you mean CLAVIGER_PROFILES__BOOKS__CLIENT_ID?",
+            ": is not read; did you mean CLAVIGER_SERVER__WORKERS?",
+        ]
+    );
+    assert!(super::load_text(&good(), &Variables::new()).unwrap().warnings.is_empty());
 }

@@ -1,19 +1,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod tls;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::Method;
 use http::header::{AUTHORIZATION, LOCATION};
+use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use claviger_actors::proxy::connect::tls_client_config_with_roots;
 use rustls::RootCertStore;
 
 use super::*;
-use crate::client_tls;
 
 /// A server that reads one request whole and then does as told; keeps what it read.
 struct Server {
@@ -92,7 +94,7 @@ fn to(server: &Server) -> OutgoingRequest {
 }
 
 async fn send(request: OutgoingRequest) -> Result<IncomingResponse, TransportError> {
-    let transport = HttpTransport::new(client_tls::trusting(RootCertStore::empty()).unwrap());
+    let transport = ProviderClient::new(tls_client_config_with_roots(RootCertStore::empty()).unwrap());
     let sent = transport.send(request).await;
     if let Err(error) = &sent {
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
@@ -205,7 +207,6 @@ async fn what_is_not_http_is_broken() {
         "SECRET garbage\r\n\r\n",
         "",
         "HTTP/1.1 200 OK\r\ncontent-le",
-        "HTTP/1.1 200 OK\r\n\r\n{\"lost\":true}",
         "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
     ] {
         let server = answering(answer).await;
@@ -216,15 +217,131 @@ async fn what_is_not_http_is_broken() {
 }
 
 #[actix_web::test]
-async fn an_interim_status_is_no_answer() {
-    for answer in [
-        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+async fn an_interim_answer_is_not_the_final_one() {
+    for interim in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
     ] {
+        let answer = format!("{interim}HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfinal");
+        let server = answering(answer.leak()).await;
+        let answer = send(to(&server)).await.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"final"[..]));
+        assert!(!answer.headers.contains_key("link"));
+    }
+    for answer in ["HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
         let server = answering(answer).await;
         let sent = send(to(&server)).await;
         assert!(matches!(sent, Err(TransportError::Broken { .. })), "{answer:?}: {:?}", sent.err());
     }
+}
+
+#[actix_web::test]
+async fn interim_answers_without_end_meet_the_deadline() {
+    let server = serve(|mut socket| async move {
+        while socket.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await.is_ok() {}
+    })
+    .await;
+    let mut request = to(&server);
+    request.deadline = Duration::from_millis(300);
+    let started = Instant::now();
+    let error = send(request).await.err().unwrap();
+    assert!(matches!(error, TransportError::Timeout { .. }), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[actix_web::test]
+async fn a_head_without_end_is_broken() {
+    for line in ["x-a: 0123456789abcdef\r\n", "x"] {
+        let server = serve(move |mut socket| async move {
+            socket.write_all(b"HTTP/1.1 200 OK\r\nx-b: ").await.unwrap();
+            let many = line.repeat(1000);
+            while socket.write_all(many.as_bytes()).await.is_ok() {}
+        })
+        .await;
+        let error = send(to(&server)).await.err().unwrap();
+        assert!(matches!(error, TransportError::Broken { .. }), "{error:?}");
+    }
+}
+
+#[actix_web::test]
+async fn a_head_that_drips_meets_the_deadline() {
+    let server = serve(|mut socket| async move {
+        socket.write_all(b"HTTP/1.1 200 OK\r\nx-b: ").await.unwrap();
+        while socket.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let mut request = to(&server);
+    request.deadline = Duration::from_millis(300);
+    let error = send(request).await.err().unwrap();
+    assert!(matches!(error, TransportError::Timeout { .. }), "{error:?}");
+    assert!(!error.never_sent());
+}
+
+#[actix_web::test]
+async fn a_given_up_request_leaves_no_connection_behind() {
+    let (tell, closed) = tokio::sync::oneshot::channel();
+    let server = serve(|mut socket| async move {
+        // The end of the stream, or a reset: the other side has gone.
+        let gone = !matches!(socket.read(&mut [0u8; 16]).await, Ok(count) if count > 0);
+        let _ = tell.send(gone);
+    })
+    .await;
+    let mut request = to(&server);
+    request.deadline = Duration::from_millis(100);
+    assert!(matches!(send(request).await, Err(TransportError::Timeout { .. })));
+    assert!(tokio::time::timeout(Duration::from_secs(3), closed).await.unwrap().unwrap());
+}
+
+#[actix_web::test]
+async fn a_chunked_body_that_breaks_off_is_broken() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    for rest in
+        ["", "7\r\n{\"a\":1}", "7\r\n{\"a\":1}\r\n", "7\r\n{\"a\":1}\r\n0\r\n", "SECRET\r\n", "-1\r\n"]
+    {
+        let server = answering(format!("{HEAD}{rest}").leak()).await;
+        let error = send(to(&server)).await.err().unwrap();
+        assert!(matches!(error, TransportError::Broken { .. }), "{rest:?}: {error:?}");
+        assert!(!error.never_sent());
+    }
+}
+
+#[actix_web::test]
+async fn a_body_ended_by_the_connection_is_bounded_too() {
+    let server = serve(|mut socket| async move {
+        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        while socket.write_all(&[b'x'; 300]).await.is_ok() {}
+    })
+    .await;
+    let error = send(to(&server)).await.err().unwrap();
+    assert!(matches!(error, TransportError::TooLarge { limit: 1024, .. }), "{error:?}");
+
+    let whole = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(1024));
+    let server = answering(whole.leak()).await;
+    assert_eq!(send(to(&server)).await.unwrap().body.len(), 1024);
+}
+
+#[actix_web::test]
+async fn a_reset_is_broken() {
+    let server = serve(|mut socket| async move {
+        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"access").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        socket.set_zero_linger().unwrap();
+    })
+    .await;
+    let error = send(to(&server)).await.err().unwrap();
+    assert!(matches!(error, TransportError::Broken { .. }), "{error:?}");
+}
+
+#[actix_web::test]
+async fn a_post_without_a_body_tells_its_length() {
+    let server = answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let mut request = to(&server);
+    request.method = Method::POST;
+    send(request).await.unwrap();
+    assert!(server.request.await.unwrap().to_lowercase().contains("content-length: 0\r\n"));
 }
 
 #[actix_web::test]
@@ -241,6 +358,8 @@ async fn an_answer_without_a_body_needs_none() {
 async fn a_body_may_end_with_the_connection_or_come_in_chunks() {
     for answer in [
         "HTTP/1.0 200 OK\r\n\r\n{\"a\":1}",
+        "HTTP/1.1 200 OK\r\n\r\n{\"a\":1}",
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n{\"a\":1}",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
     ] {
         let server = answering(answer).await;
@@ -307,85 +426,16 @@ async fn many_at_once_keep_their_answers_apart() {
             });
         }
     });
-    let sent = (0..200).map(|i| async move {
+    let sent = (0..64).map(|i| async move {
         let answer = send(get(format!("http://{address}/{i}"))).await.unwrap();
         assert_eq!(answer.body, format!("/{i}"));
     });
     futures_util::future::join_all(sent).await;
 }
 
-const CA: &[u8] = include_bytes!("../../tests/fixtures/tls/ca.der");
-const CERTIFICATE: &[u8] = include_bytes!("../../tests/fixtures/tls/localhost.der");
-const CERTIFICATE_KEY: &[u8] = include_bytes!("../../tests/fixtures/tls/localhost.key.der");
-
-/// A TLS server for `localhost` that answers one request; says whether it saw any.
-fn tls_server() -> (SocketAddr, std::thread::JoinHandle<bool>) {
-    use std::io::{Read as _, Write as _};
-    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(CERTIFICATE_KEY.into());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![CERTIFICATE.into()], key)
-        .unwrap();
-    // It would rather speak HTTP/2, which the client does not offer.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let seen = std::thread::spawn(move || {
-        let (socket, _) = listener.accept().unwrap();
-        let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
-        let mut stream = rustls::StreamOwned::new(connection, socket);
-        let mut buffer = [0u8; 4096];
-        let seen = stream.read(&mut buffer).is_ok_and(|count| count > 0);
-        if seen {
-            assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecure").unwrap();
-        }
-        seen
-    });
-    (address, seen)
-}
-
-fn test_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add(CA.into()).unwrap();
-    roots
-}
-
-#[actix_web::test]
-async fn a_trusted_server_is_spoken_to_over_tls() {
-    let (address, seen) = tls_server();
-    let transport = HttpTransport::new(client_tls::trusting(test_roots()).unwrap());
-    let url = format!("https://localhost:{}/token", address.port());
-    let answer = transport.send(get(url)).await.unwrap();
-    assert_eq!(&answer.body[..], b"secure");
-    assert!(seen.join().unwrap());
-}
-
-#[actix_web::test]
-async fn an_untrusted_server_or_another_name_gets_no_request() {
-    let by_name = |address: SocketAddr| format!("https://localhost:{}/", address.port());
-    let by_address = |address: SocketAddr| format!("https://{address}/");
-    let cases: [(RootCertStore, &dyn Fn(SocketAddr) -> String); 2] =
-        [(RootCertStore::empty(), &by_name), (test_roots(), &by_address)];
-    for (roots, url) in cases {
-        let (address, seen) = tls_server();
-        let transport = HttpTransport::new(client_tls::trusting(roots).unwrap());
-        let error = transport.send(get(url(address))).await.err().unwrap();
-        assert!(
-            matches!(&error, TransportError::Tls { cause, .. } if cause.contains("certificate")),
-            "{error:?}"
-        );
-        assert!(error.never_sent());
-        assert!(!seen.join().unwrap());
-    }
-}
-
 #[actix_web::test]
 async fn the_systems_own_roots_or_none_at_all_are_a_good_start() {
-    let transport = HttpTransport::new(client_tls::trusting_the_system().unwrap());
+    let transport = ProviderClient::new(crate::client_tls::trusting_the_system().unwrap());
     let server = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!(&transport.send(to(&server)).await.unwrap().body[..], b"ok");
 }

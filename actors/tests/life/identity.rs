@@ -1,0 +1,98 @@
+//! A refresh's ID token is looked at after the save, and before anybody uses what was saved.
+
+use std::time::Duration;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::token::{IdentityClaims, TokenSet};
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+const ISSUER: &str = "https://as.example";
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn world(sub: &'static str) -> (World, TokenSet) {
+    let world = World::with(|registration| {
+        registration.provider.issuer = Some(ISSUER.to_owned());
+        registration.scopes = ScopeSet::from_tokens(["openid"]).unwrap();
+        registration.id_token_signing_alg = Some("EdDSA".to_owned());
+    });
+    let key = Ed25519KeyPair::generate().unwrap();
+    let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "k", "x": b64(key.public_key()) });
+    world.server.document("/jwks", json!({ "keys": [jwk] }));
+    let clock = world.clock.clone();
+    world.server.answers(move |_, answer: &mut Value| {
+        let now = clock.now().as_millis() / 1000;
+        let header = json!({ "alg": "EdDSA", "kid": "k" });
+        let claims = json!({ "iss": ISSUER, "sub": sub, "aud": "client", "exp": now + 300, "iat": now });
+        let message = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
+        let signature = b64(key.sign(message.as_bytes()));
+        answer["id_token"] = format!("{message}.{signature}").into();
+    });
+    let identity = Some(IdentityClaims { iss: ISSUER.to_owned(), sub: "sub-alice".to_owned() });
+    let tokens = TokenSet { identity, ..world.tokens(0) };
+    (world, tokens)
+}
+
+#[test]
+fn a_refresh_that_names_the_same_subject_goes_on() {
+    run(async {
+        let (world, tokens) = world("sub-alice");
+        let gateway = world.start().await;
+        gateway.import_connection(&alice(), tokens).await.unwrap();
+        assert_eq!(access_token(&call(&gateway, &alice()).await.unwrap()), "access-1");
+        let again = world.start().await;
+        assert_eq!(access_token(&call(&again, &alice()).await.unwrap()), "access-1");
+        assert_eq!(world.token_requests(), 1);
+    });
+}
+
+#[test]
+fn a_refresh_that_names_another_subject_ends_the_connection_before_anybody_uses_it() {
+    run(async {
+        let (world, tokens) = world("sub-mallory");
+        let gateway = world.start().await;
+        gateway.import_connection(&alice(), tokens).await.unwrap();
+        // Saving is slow, so that whatever is published in between is seen.
+        world.faults.delay_commits(Duration::from_millis(200));
+        let watching = gateway.clone();
+        let watcher = actix_rt::spawn(async move {
+            for _ in 0..2000 {
+                if let Some(connection) = watching.connections().get(&alice())
+                    && let Some(tokens) = connection.state.tokens()
+                {
+                    assert_eq!(tokens.access_token.expose(), "access-0", "another subject's token");
+                }
+                pass(0.001).await;
+            }
+        });
+        assert_eq!(needs_consent(&call(&gateway, &alice()).await), Some(Reason::SubjectChanged));
+        watcher.await.unwrap();
+        assert_eq!(shown(&gateway, &alice()).await, ("needs_consent", Reason::SubjectChanged));
+        assert_eq!(needs_consent(&call(&gateway, &alice()).await), Some(Reason::SubjectChanged));
+    });
+}
+
+#[test]
+fn another_subject_is_found_out_although_the_process_ended_before_it_looked() {
+    run(async {
+        let (world, tokens) = world("sub-mallory");
+        let gateway = world.start().await;
+        gateway.import_connection(&alice(), tokens).await.unwrap();
+        world.faults.delay_commits(Duration::from_millis(200));
+        let calling = gateway.clone();
+        let cut_off = actix_rt::spawn(async move { call(&calling, &alice()).await });
+        pass(0.5).await;
+        // The token set is durable; that it is somebody else's is not.
+        let next = world.start().await;
+        assert_eq!(needs_consent(&call(&next, &alice()).await), Some(Reason::SubjectChanged));
+        assert_eq!(world.token_requests(), 1);
+        drop(cut_off);
+    });
+}
