@@ -242,12 +242,12 @@ async fn a_redirect_of_the_token_endpoint_is_never_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_real_provider_fails_and_the_old_token_serves_while_it_lives() {
-    let scene = Scene::person_at(|provider| provider.access_token_seconds(4)).await;
+    let scene = Scene::person_at(|provider| provider.access_token_seconds(8)).await;
     let gateway = scene.config.start().await;
     gateway.connect("alice").await;
     scene.provider.fail(json!({ "times": 1000, "status": 503 })).await;
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(3500) {
+    while start.elapsed() < Duration::from_millis(5000) {
         gateway.token_used().await;
         sleep(Duration::from_millis(100)).await;
     }

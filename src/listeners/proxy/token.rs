@@ -53,8 +53,7 @@ pub(super) fn at_hand<G: ProxyGateway>(
     }
     match connection.freshness(now) {
         Freshness::Fresh => {}
-        Freshness::RefreshDue if connection.claim_refresh(now) => desk.gateway.refresh_ahead(&call.id),
-        Freshness::RefreshDue => {}
+        Freshness::RefreshDue => desk.gateway.refresh_ahead(&call.id),
         Freshness::Ended => return None,
     }
     Some(connection)
