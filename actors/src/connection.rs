@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -274,6 +274,13 @@ pub enum Freshness {
     Ended,
 }
 
+/// Nothing speaks against the token set.
+const SURE: u8 = 0;
+/// It was obtained because an upstream refused the one before, and none has taken it yet.
+const DOUBTFUL: u8 = 1;
+/// An upstream that refused the one before refused it too. That another takes it changes nothing.
+const REFUSED: u8 = 2;
+
 /// A connection as readers see it: immutable, published whole, safe to hold.
 #[derive(Debug)]
 pub struct Connection {
@@ -289,9 +296,8 @@ pub struct Connection {
     pub state: ConnectionState,
     /// Whether a new token set can be had without the person.
     pub renewable: bool,
-    /// The token set was obtained because an upstream refused the one before, and none has taken it
-    /// yet: another one will hardly help.
-    doubtful: AtomicBool,
+    /// One of [`SURE`], [`DOUBTFUL`] and [`REFUSED`].
+    standing: AtomicU8,
     ready: Option<ReadyToken>,
     refresh_asked_at: AtomicU64,
 }
@@ -337,7 +343,7 @@ impl Connection {
             created_at,
             state,
             renewable,
-            doubtful: AtomicBool::new(false),
+            standing: AtomicU8::new(SURE),
             ready,
             refresh_asked_at,
         }
@@ -360,19 +366,27 @@ impl Connection {
         matches!(self.state, ConnectionState::Unsaved { .. })
     }
 
-    /// Whether an upstream refused the token set before this one, and none has taken this one yet.
+    /// Whether the token set replaced one that an upstream refused, and none has taken it yet or one
+    /// refused it as well: another one will hardly help.
     pub fn is_doubtful(&self) -> bool {
-        self.doubtful.load(Ordering::Relaxed)
+        self.standing.load(Ordering::Relaxed) != SURE
     }
 
     /// The same connection, in doubt or not.
     pub fn in_doubt(self, doubtful: bool) -> Self {
-        Self { doubtful: AtomicBool::new(doubtful), ..self }
+        Self { standing: AtomicU8::new(if doubtful { DOUBTFUL } else { SURE }), ..self }
     }
 
     /// An upstream took the token: if it is refused from now on, that is news.
     pub fn was_taken(&self) {
-        self.doubtful.store(false, Ordering::Relaxed);
+        if self.standing.load(Ordering::Relaxed) == DOUBTFUL {
+            let _ = self.standing.compare_exchange(DOUBTFUL, SURE, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// A call that was sent again with this token was refused again.
+    pub fn was_refused(&self) {
+        self.standing.store(REFUSED, Ordering::Relaxed);
     }
 
     /// The `Authorization` value to send upstream if the token is usable at `now`.

@@ -129,6 +129,11 @@ impl Faults {
         self.unless_noted(place, format!("is missing; {why}"));
     }
 
+    /// Notes `others` as well.
+    pub(super) fn append(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// Notes a fault, unless one was noted at `place`, within it or around it: then this one follows
     /// from that.
     pub(super) fn unless_noted(&mut self, place: &Place, problem: impl Into<String>) {

@@ -14,6 +14,8 @@ pub(super) struct Extension<'a> {
     at: &'a Place,
     raw: &'a BTreeMap<String, Located<RawSetting>>,
     settings: Settings,
+    /// Secrets that could not be drawn, and why.
+    undrawn: BTreeMap<&'a str, Faults>,
     refused: Vec<SettingsError>,
     complete: bool,
 }
@@ -24,15 +26,17 @@ impl<'a> Extension<'a> {
         at: &'a Place,
         raw: &'a BTreeMap<String, Located<RawSetting>>,
         secrets: &Secrets<'_>,
-        faults: &mut Faults,
     ) -> Self {
         let mut settings = Settings::default();
+        let mut undrawn = BTreeMap::new();
         for (key, setting) in raw {
-            if let Some(setting) = secrets.setting(setting, faults) {
-                settings.insert(key.clone(), setting);
+            let mut faults = Faults::default();
+            match secrets.setting(setting, &mut faults) {
+                Some(setting) => settings.insert(key.clone(), setting),
+                None => drop(undrawn.insert(key.as_str(), faults)),
             }
         }
-        Self { at, raw, settings, refused: Vec::new(), complete: true }
+        Self { at, raw, settings, undrawn, refused: Vec::new(), complete: true }
     }
 
     /// Lets an extension take what is its own. `None` stands for an extension that is not known.
@@ -53,7 +57,15 @@ impl<'a> Extension<'a> {
         let known = || keys.iter().copied().chain(self.settings.asked());
         // While an extension is not known, neither are its keys: only misspelt ones are told then.
         let unknown = |key: &&str| self.complete || nearest(key, known()).is_some();
-        let left: Vec<&str> = self.settings.leftovers().filter(unknown).collect();
+        let mut left: Vec<&str> = self.settings.leftovers().filter(unknown).collect();
+        for (key, trouble) in self.undrawn {
+            // A key that nobody asked for is told as such, whatever it holds.
+            if self.settings.asked().any(|asked| asked == key) || !unknown(&key) {
+                faults.append(trouble);
+            } else {
+                left.push(key);
+            }
+        }
         for key in &left {
             let place = self.raw.get(*key).map_or_else(|| self.at.join(key), |raw| raw.at.clone());
             unknown_key(&place, key, known(), faults);

@@ -77,7 +77,7 @@ impl Profiles<'_> {
         };
         let grant_row = grant(file, faults);
         let auth_row = client_auth(file, faults);
-        let mut extension = Extension::new(&file.at, &file.settings, self.secrets, faults);
+        let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let grant = extension.build(grant_row.map(|row| row.build));
         let client_auth = extension.build(auth_row.map(|row| row.build));
         extension.finish(ProfileFile::KEYS, faults);

@@ -32,7 +32,7 @@ pub(super) fn store(
         let hint = suggestion(name, BACKENDS.iter().map(|row| row.name));
         faults.push(&given.at, format!("there is no store backend `{name}`{hint}"));
     }
-    let mut extension = Extension::new(&file.at, &file.settings, secrets, faults);
+    let mut extension = Extension::new(&file.at, &file.settings, secrets);
     let opener = extension.build(row.map(|row| row.build));
     extension.finish(StoreFile::KEYS, faults);
     Some(StoreConfig { backend: row?.name, opener: opener? })

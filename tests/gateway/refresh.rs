@@ -127,6 +127,22 @@ async fn a_new_token_that_an_upstream_took_may_be_refused_a_moment_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upload_is_not_sent_again_but_the_next_call_has_a_new_token() {
+    let scene = Scene::person().await;
+    let gateway = scene.config.start().await;
+    gateway.connect("alice").await;
+    let upload = vec![b'u'; 3 << 20];
+    for round in 1..=2 {
+        scene.upstream.refuse(&gateway.token_used().await);
+        let call = gateway.request("POST", "/calendar/events").body("text/plain", upload.clone());
+        call.send().await.expect_status(401);
+        assert_eq!(scene.provider.count("refresh_token").await, round);
+        gateway.call("/calendar/events").await.expect_status(200);
+        assert_eq!(scene.provider.count("refresh_token").await, round);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_takes_no_token_makes_no_refresh_at_every_call() {
     let scene = Scene::person().await;
     let gateway = scene.config.start().await;

@@ -86,9 +86,17 @@ async fn without_another_token_or_a_whole_body_the_401_passes_through() {
             basic("billing")
         ))
         .await;
+    let new = connection("billing", "token-new", &origins(&upstream), 3600);
+    script(&gateway).tokens.push_back(Ok(new));
+    let before = upstream.seen().matches("POST /").count();
     caller.send("x".repeat(size)).await;
     assert_eq!(caller.answer().await.status, 401);
-    assert!(script(&gateway).asked.is_empty(), "a body that is gone cannot be sent again");
+    assert_eq!(
+        upstream.seen().matches("POST /").count(),
+        before + 1,
+        "a body that is gone is not sent again"
+    );
+    assert_eq!(script(&gateway).asked.drain(..).count(), 1, "the next call has a new token");
 }
 
 #[actix_web::test]

@@ -1,7 +1,7 @@
 //! Request bodies on their way upstream.
 //!
-//! A body is streamed as it comes. One that is small and of known length is also kept, so that the
-//! request can be sent again after the upstream's 401 or on a new connection.
+//! A body is streamed as it comes. It is also kept while it is small, so that the request can be
+//! sent again after the upstream's 401 or on a new connection.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -95,7 +95,7 @@ impl BodySource {
 
     /// The body that `incoming` brings.
     pub fn streaming(incoming: Incoming, limits: BodyLimits) -> Self {
-        let small = limits.length.is_some_and(|length| length <= LARGEST_KEPT);
+        let small = limits.length.is_none_or(|length| length <= LARGEST_KEPT);
         Self(Some(Rc::new(RefCell::new(Source {
             incoming,
             limits,
@@ -210,6 +210,9 @@ impl Source {
         self.last_progress = Instant::now();
         if self.limits.length == Some(self.received) {
             self.ended = Some(Ok(()));
+        }
+        if self.received > LARGEST_KEPT {
+            self.kept = None;
         }
         if let Some(kept) = &mut self.kept {
             kept.push(chunk.clone());

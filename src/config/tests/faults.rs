@@ -12,6 +12,16 @@ const BAD: &[(&str, &str, &str)] = &[
         "profiles.books.client_secrt: unknown key; did you mean `client_secret`?",
     ),
     ("client_secret =", "par = true #", "profiles.books.par: unknown key"),
+    (
+        "client_secret =",
+        "signing_key = { file = \"none\" }\nclient_secret =",
+        "profiles.books.signing_key: unknown key; known: ",
+    ),
+    (
+        "client_secret = \"HUSH\"",
+        "client_secrt = { env = \"NO\" }",
+        "profiles.books.client_secrt: unknown key; did you mean `client_secret`?",
+    ),
     ("client_secret =", "#", "profiles.books.client_secret: is missing"),
     ("client_secret = \"HUSH\"", "client_secret = 1234", "profiles.books.client_secret: must be a secret"),
     (

@@ -55,8 +55,9 @@ pub(super) async fn forward<G: ProxyGateway>(
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
                 response = errand.send(&renewed).await.map_err(|error| errand.failed(&error))?;
-                if response.parts.status != StatusCode::UNAUTHORIZED {
-                    renewed.was_taken();
+                match response.parts.status {
+                    StatusCode::UNAUTHORIZED => renewed.was_refused(),
+                    _ => renewed.was_taken(),
                 }
             }
             // The upstream is right: only the person can mend it, so say how.
@@ -66,6 +67,8 @@ pub(super) async fn forward<G: ProxyGateway>(
             // Whatever was obtained is for the next call; this one hears what the upstream said.
             Ok(_) | Err(_) => {}
         }
+    } else {
+        connection.was_taken();
     }
     answer(desk, asked, response, in_flight).map_err(|_| {
         let origin = call.route.origin.serialized.clone();

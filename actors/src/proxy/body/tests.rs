@@ -36,12 +36,25 @@ async fn a_small_body_of_known_length_can_be_sent_again_at_any_point() {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_can_be_sent_again_only_while_nothing_came() {
+async fn a_body_of_unknown_length_can_be_sent_again_while_it_is_small() {
     let source = source(&["ab", "cd"], None, None);
-    drop(source.attempt());
-    assert!(source.is_replayable());
+    let mut first = source.attempt();
+    assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
     assert_eq!(read(source.attempt()).await.as_deref(), Ok("abcd"));
-    assert!(source.is_finished() && !source.is_replayable());
+    assert!(source.is_finished() && source.is_replayable());
+    assert_eq!(read(source.attempt()).await.as_deref(), Ok("abcd"));
+}
+
+#[tokio::test]
+async fn a_body_that_turns_out_large_is_kept_no_more() {
+    let chunk = "x".repeat(usize::try_from(LARGEST_KEPT).unwrap()).leak();
+    let source = source(&[chunk, "y"], None, None);
+    let mut first = source.attempt();
+    first.frame().await.unwrap().unwrap();
+    assert!(source.is_replayable());
+    assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "y");
+    assert!(!source.is_replayable());
+    assert!(first.frame().await.is_none() && source.is_finished());
 }
 
 #[tokio::test]
