@@ -22,7 +22,8 @@ use crate::support::scripted_as::Answer;
 struct Disk(PathBuf);
 
 impl Disk {
-    /// Puts the gateway's store on a disk of its own.
+    /// Puts the gateway's store on a disk of its own, if that can be had.
+    #[expect(clippy::print_stderr, reason = "whoever runs the tests must know what they do not show")]
     fn under(config: &mut GatewayConfig) -> Option<Self> {
         let path = config.folder().join("disk");
         fs::create_dir(&path).unwrap();
