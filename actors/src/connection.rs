@@ -61,6 +61,8 @@ pub enum Reason {
     GrantRevoked,
     /// The access token ended and no refresh token was given.
     NoRefreshToken,
+    /// The profile names another authorization server than the one that issued the token set.
+    ProviderChanged,
     /// A route now leads to an upstream that this token set was not obtained for.
     UpstreamChanged,
     /// The ID token of a refresh named another subject.
@@ -359,6 +361,14 @@ impl Connection {
                 .refresh_asked_at
                 .compare_exchange(asked_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+    }
+
+    /// Why no new token set can be had without the person.
+    pub fn why_not_renewable(&self) -> Reason {
+        match self.state.tokens() {
+            Some(tokens) if tokens.refresh_token.is_some() => Reason::ProviderChanged,
+            _ => Reason::NoRefreshToken,
+        }
     }
 
     /// Whether it holds a token set that is not durable yet.

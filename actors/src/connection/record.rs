@@ -14,6 +14,10 @@ pub struct ConnectionRecord {
     pub created_at: Timestamp,
     /// Where its token may be sent; also in the clear header, as associated data.
     pub origins: OriginSet,
+    /// The authorization server that the token set is from: the only one that its refresh token is
+    /// sent to, whatever the configuration says by now.
+    #[serde(default)]
+    pub issued_by: String,
     /// What is held.
     pub held: Held,
     /// A token request that was journalled before it was sent, and has not been answered.

@@ -61,7 +61,7 @@ impl Connection {
             ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. }
                 if lapsed =>
             {
-                ("needs_consent", Reason::NoRefreshToken, tokens.expiry.at())
+                ("needs_consent", self.why_not_renewable(), tokens.expiry.at())
             }
             ConnectionState::Active { tokens } => ("active", Reason::Granted, tokens.obtained_at),
             ConnectionState::Retrying { trouble, .. } => ("retrying", trouble.reason, trouble.since),

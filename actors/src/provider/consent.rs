@@ -124,7 +124,9 @@ pub(super) async fn revoke(context: &ProviderContext, subject: &Subject) -> Resu
             }
             Err(error) => return Err(context.store_error(subject, &error)),
         };
-        if let Held::Tokens(tokens) = &stored.record.held {
+        if let Held::Tokens(tokens) = &stored.record.held
+            && context.issued(&stored.record)
+        {
             tell_provider(context, subject, tokens).await;
         }
         match context.records.remove(&id, Expected::Revision(stored.revision)).await {

@@ -248,9 +248,14 @@ impl ProviderContext {
         state: ConnectionState,
     ) -> Connection {
         let renewable = !self.profile.grant.needs_person()
-            || state.tokens().is_some_and(|tokens| tokens.refresh_token.is_some());
+            || self.issued(record) && state.tokens().is_some_and(|tokens| tokens.refresh_token.is_some());
         let policy = &self.profile.registration.refresh;
         Connection::new(id, revision, record.origins.clone(), record.created_at, state, renewable, policy)
+    }
+
+    /// Whether what `record` holds is from the authorization server that the profile names today.
+    pub(super) fn issued(&self, record: &ConnectionRecord) -> bool {
+        record.issued_by == self.profile.registration.provider.identity()
     }
 
     /// What is published for a subject that was never connected, so that the next call need not
@@ -266,6 +271,7 @@ impl ProviderContext {
         ConnectionRecord {
             created_at: self.now(),
             origins: self.profile.origins.clone(),
+            issued_by: self.profile.registration.provider.identity(),
             held: Held::Nothing,
             in_flight: None,
             learned_lifetime: None,

@@ -196,7 +196,7 @@ async fn check_consent(
     let reason = match &connection.state {
         ConnectionState::NeedsConsent { reason, .. } => *reason,
         _ if !bound => Reason::UpstreamChanged,
-        _ if !connection.renewable => Reason::NoRefreshToken,
+        _ if !connection.renewable => connection.why_not_renewable(),
         _ => return Ok(()),
     };
     let error = TokenError::AuthorizationRequired { id: connection.id.clone(), reason };
@@ -259,6 +259,10 @@ async fn exchange(
     flight: &Flight,
 ) -> Result<Arc<Connection>, Setback> {
     let Start { mut record, expected, trouble } = start;
+    if !context.issued(&record) {
+        // Another authorization server's tokens are neither sent to this one nor carried over.
+        record = ConnectionRecord { created_at: record.created_at, ..context.new_record() };
+    }
     let held = match &record.held {
         Held::Tokens(tokens) => Some((**tokens).clone()),
         _ => None,

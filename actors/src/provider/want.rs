@@ -97,7 +97,7 @@ pub(super) fn settled_error(
         return required(Reason::UpstreamChanged);
     }
     if !connection.renewable && want.rejected().is_none() {
-        return required(Reason::NoRefreshToken);
+        return required(connection.why_not_renewable());
     }
     let trouble = connection.state.trouble()?;
     let held_back =

@@ -22,6 +22,16 @@ pub struct ProviderDetails {
     pub endpoints: Endpoints,
 }
 
+impl ProviderDetails {
+    /// Names the authorization server for what is stored: its issuer, and where configuration sends
+    /// token requests itself, if it does. Endpoints that the issuer's metadata moves are the issuer's.
+    pub fn identity(&self) -> String {
+        let by_hand = self.endpoints.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
+        let parts = [self.issuer.as_deref(), by_hand.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// Endpoints of an authorization server, used exactly as given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {

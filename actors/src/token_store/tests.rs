@@ -96,6 +96,7 @@ fn record(token: &str) -> ConnectionRecord {
     ConnectionRecord {
         created_at: at,
         origins: OriginSet::new(["https://api.example:443".to_owned(), "https://b.example:443".to_owned()]),
+        issued_by: "https://as.example".to_owned(),
         held: Held::Tokens(Box::new(TokenSet {
             access_token: AccessToken::new(token).unwrap(),
             token_type: TokenType::Bearer,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_actors::connection::OriginSet;
+use url::Url;
 
 use crate::world::*;
 
@@ -56,5 +57,47 @@ fn a_grant_without_a_person_is_simply_used_again_for_a_new_upstream() {
         assert_eq!(world.token_requests(), 2);
         assert!(call(&gateway, &robot).await.is_ok());
         assert_eq!(world.token_requests(), 2);
+    });
+}
+
+/// Somebody edits the provider: the same profile now names another authorization server.
+fn moved(world: &mut World) {
+    for profile in &mut world.profiles {
+        let token_endpoint = Some(Url::parse("https://other-as.example/token").unwrap());
+        profile.registration.provider.endpoints.token_endpoint = token_endpoint;
+    }
+}
+
+#[test]
+fn a_refresh_token_is_never_sent_to_another_authorization_server() {
+    run(async {
+        let mut world = World::new();
+        world.connected(100).await;
+        moved(&mut world);
+        let gateway = world.start().await;
+        assert!(call(&gateway, &alice()).await.is_ok(), "the access token serves while it lives");
+        pass(100.0).await;
+        assert_eq!(needs_consent(&call(&gateway, &alice()).await), Some(Reason::ProviderChanged));
+        let view = gateway.connection(&alice()).await.unwrap().unwrap();
+        assert_eq!((view.state, view.reason), ("needs_consent", Reason::ProviderChanged));
+        assert_eq!(world.token_requests(), 0);
+        gateway.delete_connection(&alice()).await.unwrap();
+        assert_eq!(world.transport.count(), 0, "nor is it told to revoke what it never issued");
+    });
+}
+
+#[test]
+fn a_grant_without_a_person_starts_afresh_at_another_authorization_server() {
+    run(async {
+        let mut world = World::new();
+        let robot = id("robot", "robot");
+        let gateway = world.start().await;
+        call(&gateway, &robot).await.unwrap();
+        moved(&mut world);
+        let gateway = world.start().await;
+        pass(4000.0).await;
+        assert!(call(&gateway, &robot).await.is_ok());
+        let sent = world.transport.sent();
+        assert!(sent.iter().all(|request| request.param("grant_type") == "client_credentials"));
     });
 }
