@@ -97,7 +97,7 @@ fn what_is_not_durable_is_never_used() {
 
 #[test]
 fn a_lapsed_connection_without_refresh_token_says_that_the_person_must_act() {
-    let lapsed = connection(ConnectionState::obtained(tokens(60)), false);
+    let lapsed = connection(ConnectionState::obtained(TokenSet { refresh_token: None, ..tokens(60) }), false);
     assert_eq!(lapsed.view(NOW, false).state, "active");
     let view = lapsed.view(NOW.after(Duration::from_secs(61)), false);
     assert_eq!(
