@@ -45,6 +45,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A request head must arrive within this.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Connections that may wait to be accepted; the kernel's `somaxconn` is the limit above it.
+const BACKLOG: i32 = 4096;
+
 /// An idle client connection is kept for this.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
@@ -108,7 +111,11 @@ impl Sockets {
 }
 
 fn bind(listener: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address).map_err(|source| AppError::Bind { listener, address, source })
+    let failed = |source| AppError::Bind { listener, address, source };
+    let socket = TcpListener::bind(address).map_err(failed)?;
+    // The standard library's backlog of 128 makes a burst of callers wait a second for their second SYN.
+    rustix::net::listen(&socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
+    Ok(socket)
 }
 
 impl RunningApp {
@@ -261,4 +268,22 @@ pub fn run(config: GatewayConfig) -> Result<(), AppError> {
         let mut signals = StopSignals::listen()?;
         RunningApp::start(config).await?.serve(&mut signals).await
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_of_callers_is_let_in_at_once() {
+        let socket = bind("proxy", SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = socket.local_addr().unwrap();
+        // Nobody accepts: all of them wait in the backlog.
+        let burst: Result<Vec<_>, _> =
+            (0..400).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(900))).collect();
+        assert_eq!(burst.unwrap().len(), 400);
+    }
 }
