@@ -7,6 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -83,8 +84,11 @@ async fn refresh(gateway: &Gateway, profile: &str) -> Response {
 
 /// Uses up what little room a full disk still has within the database's files.
 async fn until_nothing_is_saved(gateway: &Gateway) {
-    let link = json!({ "profile": "calendar", "subject": "nobody" });
+    let subjects = AtomicUsize::new(0);
     eventually("a write fails", async || {
+        // Somebody new each time: links for the same subject are soon given again without a write.
+        let subject = format!("nobody-{}", subjects.fetch_add(1, Ordering::Relaxed));
+        let link = json!({ "profile": "calendar", "subject": subject });
         let answer = gateway.admin("POST", "/api/connect-sessions").json(&link).send().await;
         if answer.status != 200 {
             answer.clone().expect_problem(503, "store_unavailable");
