@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use super::browser::{Browser, Page};
 use super::gateway_config::{GatewayConfig, PASSWORD};
@@ -20,6 +21,8 @@ pub struct Gateway {
     pub config: GatewayConfig,
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Read its standard output and error until they are closed.
+    readers: Vec<JoinHandle<()>>,
 }
 
 /// How a command of the binary ended.
@@ -45,9 +48,9 @@ impl Gateway {
     pub fn spawn(config: GatewayConfig) -> Self {
         let mut child = command(&config, "run").kill_on_drop(true).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
-        collect(child.stdout.take().expect("piped"), &log);
-        collect(child.stderr.take().expect("piped"), &log);
-        Self { config, child, log }
+        let output = collect(child.stdout.take().expect("piped"), &log);
+        let errors = collect(child.stderr.take().expect("piped"), &log);
+        Self { config, child, log, readers: vec![output, errors] }
     }
 
     async fn wait_until_ready(&mut self) {
@@ -150,6 +153,17 @@ impl Gateway {
         self.log.lock().clone()
     }
 
+    /// What an ended process logged: its last lines may still have been in the pipe.
+    async fn whole_log(&mut self) -> String {
+        for reader in self.readers.drain(..) {
+            tokio::time::timeout(Duration::from_secs(10), reader)
+                .await
+                .expect("the pipe ends")
+                .expect("read");
+        }
+        self.log()
+    }
+
     /// Fails the test if a planted secret, or one of `more`, is in the log in any spelling.
     #[track_caller]
     pub fn assert_no_secret_in_log(&self, more: &[String]) {
@@ -179,7 +193,7 @@ impl Gateway {
     pub async fn ended(mut self) -> (ExitStatus, String, GatewayConfig) {
         let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
         let status = ended.expect("it ends within 30 seconds").expect("a child of ours");
-        let log = self.log();
+        let log = self.whole_log().await;
         (status, log, self.config)
     }
 
@@ -194,9 +208,7 @@ impl Gateway {
     pub async fn wait_for_failure(mut self) -> Finished {
         let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
         let status = ended.unwrap_or_else(|_| panic!("it runs:\n{}", self.log())).expect("a child of ours");
-        // The last lines may still be in the pipe.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        Finished { status, stdout: String::new(), stderr: self.log() }
+        Finished { status, stdout: String::new(), stderr: self.whole_log().await }
     }
 }
 
@@ -252,7 +264,7 @@ fn command(config: &GatewayConfig, subcommand: &str) -> Command {
     command
 }
 
-fn collect(pipe: impl AsyncRead + Unpin + Send + 'static, log: &Arc<Mutex<String>>) {
+fn collect(pipe: impl AsyncRead + Unpin + Send + 'static, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let log = Arc::clone(log);
     tokio::spawn(async move {
         let mut lines = BufReader::new(pipe).lines();
@@ -261,5 +273,5 @@ fn collect(pipe: impl AsyncRead + Unpin + Send + 'static, log: &Arc<Mutex<String
             log.push_str(&line);
             log.push('\n');
         }
-    });
+    })
 }
