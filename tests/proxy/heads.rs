@@ -193,6 +193,7 @@ async fn an_upgrade_is_forwarded_without_it_and_ends_the_connection() {
         let seen = answer.text().to_ascii_lowercase();
         assert!(!seen.contains("upgrade") && !seen.contains("http2-settings:"), "{seen}");
         assert!(seen.ends_with(if method == "POST" { "\nbody" } else { "\n----" }), "{seen}");
+        assert_eq!(answer.header("connection"), Some("close"), "{lines}");
         assert!(caller.is_closed().await, "{lines}");
         assert!(!upstream.seen().contains("smuggled"), "{lines}");
     }
