@@ -52,7 +52,7 @@ impl Transport for ProviderClient {
         &self,
         request: OutgoingRequest,
     ) -> LocalBoxFuture<'static, Result<IncomingResponse, TransportError>> {
-        let tls = self.tls.clone();
+        let tls = request.outbound.tls.clone().unwrap_or_else(|| self.tls.clone());
         async move { Exchange::new(&request.url, request.deadline, request.max_body).run(request, &tls).await }
             .boxed_local()
     }

@@ -8,12 +8,13 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use url::Url;
 
+use crate::authorization_server::ResolvedMetadata;
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::protocol::jwk::find_algorithm;
 use crate::protocol::metadata::{AuthorizationServerMetadata, MetadataError, well_known_urls};
 use crate::protocol::token_error::TokenAnswerError;
-use crate::registration::ProviderDetails;
+use crate::registration::{Endpoints, ProviderDetails};
 use crate::token_endpoint::{failure, failure_of_transport, get_json};
 use crate::transport::Transport;
 
@@ -25,51 +26,6 @@ const FAILURE_KEPT: Duration = Duration::from_secs(2);
 const STALE_KEPT: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 256 * 1024;
-
-/// What is known of an authorization server, from configuration and metadata together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolvedMetadata {
-    /// Its issuer identifier.
-    pub issuer: Option<String>,
-    /// RFC 6749 section 3.1.
-    pub authorization_endpoint: Option<Url>,
-    /// RFC 6749 section 3.2.
-    pub token_endpoint: Option<Url>,
-    /// RFC 7009.
-    pub revocation_endpoint: Option<Url>,
-    /// RFC 7517.
-    pub jwks_uri: Option<Url>,
-    /// Algorithms that may sign ID tokens: `RS256` if metadata does not say, never `none` or `HS`.
-    pub id_token_algs: Vec<String>,
-    /// Whether authorization responses carry `iss` (RFC 9207 section 3).
-    pub iss_announced: bool,
-}
-
-impl ResolvedMetadata {
-    /// The authorization endpoint, or what to configure.
-    pub fn authorization_endpoint(&self) -> Result<&Url, Failure> {
-        self.authorization_endpoint.as_ref().ok_or_else(|| unknown("authorization_endpoint"))
-    }
-
-    /// The token endpoint, or what to configure.
-    pub fn token_endpoint(&self) -> Result<&Url, Failure> {
-        self.token_endpoint.as_ref().ok_or_else(|| unknown("token_endpoint"))
-    }
-
-    /// The algorithms that may sign ID tokens, given the one that a profile pins, if any.
-    pub fn id_token_algs<'a>(&'a self, pinned: Option<&'a String>) -> &'a [String] {
-        pinned.map_or(&self.id_token_algs, std::slice::from_ref)
-    }
-
-    /// The key set, or what to configure.
-    pub fn jwks_uri(&self) -> Result<&Url, Failure> {
-        self.jwks_uri.as_ref().ok_or_else(|| unknown("jwks_uri"))
-    }
-}
-
-fn unknown(endpoint: &str) -> Failure {
-    misconfigured(format!("the provider's {endpoint} is unknown; configure it, or an issuer that names it"))
-}
 
 fn misconfigured(detail: String) -> Failure {
     failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail)
@@ -141,7 +97,7 @@ impl Discovery {
         let mut cached = self.cached.lock();
         match (fetched, cached.metadata.clone()) {
             (Ok(document), _) => {
-                let metadata = Arc::new(self.resolve(document.as_ref()));
+                let metadata = Arc::new(self.resolve(document));
                 cached.metadata = Some(metadata.clone());
                 cached.fresh = Some((now, now.after(KEPT)));
                 cached.failure = None;
@@ -158,24 +114,40 @@ impl Discovery {
         }
     }
 
-    fn resolve(&self, document: Option<&AuthorizationServerMetadata>) -> ResolvedMetadata {
+    fn resolve(&self, document: Option<AuthorizationServerMetadata>) -> ResolvedMetadata {
+        let document = document.map(Arc::new);
         let given = &self.provider.endpoints;
         let or = |given: &Option<Url>, found: fn(&AuthorizationServerMetadata) -> &Option<Url>| {
-            given.clone().or_else(|| document.and_then(|document| found(document).clone()))
+            given.clone().or_else(|| document.as_deref().and_then(|document| found(document).clone()))
         };
-        let algs = document.and_then(|document| document.id_token_signing_alg_values_supported.clone());
+        let algs = document.as_ref().and_then(|d| d.id_token_signing_alg_values_supported.clone());
         ResolvedMetadata {
             issuer: self.provider.issuer.clone(),
-            authorization_endpoint: or(&given.authorization_endpoint, |d| &d.authorization_endpoint),
-            token_endpoint: or(&given.token_endpoint, |d| &d.token_endpoint),
-            revocation_endpoint: or(&given.revocation_endpoint, |d| &d.revocation_endpoint),
-            jwks_uri: or(&given.jwks_uri, |d| &d.jwks_uri),
+            endpoints: Endpoints {
+                authorization_endpoint: or(&given.authorization_endpoint, |d| &d.authorization_endpoint),
+                token_endpoint: or(&given.token_endpoint, |d| &d.token_endpoint),
+                refresh_endpoint: given.refresh_endpoint.clone(),
+                revocation_endpoint: or(&given.revocation_endpoint, |d| &d.revocation_endpoint),
+                introspection_endpoint: or(&given.introspection_endpoint, |d| &d.introspection_endpoint),
+                pushed_authorization_request_endpoint: or(
+                    &given.pushed_authorization_request_endpoint,
+                    |d| &d.pushed_authorization_request_endpoint,
+                ),
+                device_authorization_endpoint: or(&given.device_authorization_endpoint, |d| {
+                    &d.device_authorization_endpoint
+                }),
+                registration_endpoint: or(&given.registration_endpoint, |d| &d.registration_endpoint),
+                userinfo_endpoint: or(&given.userinfo_endpoint, |d| &d.userinfo_endpoint),
+                jwks_uri: or(&given.jwks_uri, |d| &d.jwks_uri),
+            },
             id_token_algs: match algs {
                 Some(algs) => algs.into_iter().filter(|alg| find_algorithm(alg).is_some()).collect(),
                 None => vec!["RS256".to_owned()],
             },
             iss_announced: document
+                .as_ref()
                 .is_some_and(|document| document.authorization_response_iss_parameter_supported),
+            document,
         }
     }
 

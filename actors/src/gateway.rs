@@ -25,6 +25,7 @@ use crate::profile::Profile;
 use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::secret::Secret;
+use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::provider::actor::ProviderActor;
 use crate::provider::context::{ProviderContext, ProviderDeps};
@@ -215,11 +216,6 @@ impl GatewayHandle {
         self.0.clock.now()
     }
 
-    /// The clock itself.
-    pub fn clock(&self) -> Arc<dyn Clock> {
-        self.0.clock.clone()
-    }
-
     /// Randomness for request ids and cookies.
     pub fn entropy(&self) -> Arc<dyn Entropy> {
         self.0.entropy.clone()
@@ -239,20 +235,21 @@ impl GatewayHandle {
         id: &ConnectionId,
         origin: Arc<str>,
         rejected: Option<TokenFingerprint>,
+        call: Arc<CallContext>,
         deadline: Duration,
     ) -> Result<Arc<Connection>, TokenError> {
-        let message = GetAccessToken { subject: id.subject.clone(), origin, rejected };
+        let message = GetAccessToken { subject: id.subject.clone(), origin, rejected, call };
         let answer = self.provider(&id.profile)?.actor.ask_idempotent(message, deadline).await;
         answer.map_err(|error| ask_error(&id.profile, error))?
     }
 
     /// Has a token that is in use refreshed before it ends; never waits. Of many calls at a time one
     /// is passed on. A full mailbox loses nothing: the next call asks again.
-    pub fn refresh_ahead(&self, id: &ConnectionId) {
+    pub fn refresh_ahead(&self, id: &ConnectionId, call: &Arc<CallContext>) {
         let claimed =
             self.0.connections.get(id).is_none_or(|connection| connection.claim_refresh(self.now()));
         if let Some(provider) = self.0.providers.get(&id.profile).filter(|_| claimed) {
-            let _ = provider.actor.tell(RefreshAhead { subject: id.subject.clone() });
+            let _ = provider.actor.tell(RefreshAhead { subject: id.subject.clone(), call: call.clone() });
         }
     }
 
@@ -445,10 +442,11 @@ impl TokenSource for GatewayHandle {
         id: ConnectionId,
         origin: Arc<str>,
         rejected: Option<TokenFingerprint>,
+        call: Arc<CallContext>,
         deadline: Duration,
     ) -> LocalBoxFuture<'static, Result<Arc<Connection>, TokenError>> {
         let gateway = self.clone();
-        Box::pin(async move { gateway.access_token(&id, origin, rejected, deadline).await })
+        Box::pin(async move { gateway.access_token(&id, origin, rejected, call, deadline).await })
     }
 }
 

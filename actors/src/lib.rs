@@ -13,6 +13,7 @@
 //! protocol  clock                                             (pure)
 //! ```
 
+pub mod authorization_server;
 pub mod client_auth;
 pub mod clock;
 pub mod connection;

@@ -2,14 +2,16 @@
 //! engine that shows the client's credentials to an authorization server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Method};
 use url::Url;
 
+use crate::authorization_server::ResolvedMetadata;
 use crate::client_auth::ClientAuthContext;
-use crate::clock::Clock;
+use crate::clock::{Clock, Entropy};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::Profile;
 use crate::protocol::metadata::is_allowed_endpoint;
@@ -19,89 +21,131 @@ use crate::protocol::token_request::{CLIENT_AUTH_PARAMS, TokenRequest};
 use crate::protocol::token_response::{MAX_ANSWER, TokenResponse, parse_token_answer};
 use crate::transport::{IncomingResponse, OutgoingRequest, Transport, TransportError};
 
-/// Where token requests are sent from.
-#[derive(Clone)]
+/// Sends requests in the name of one profile's client.
 pub struct TokenEndpoint {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    /// The credential that was taken last, counted from 0.
+    credential: AtomicUsize,
+}
+
+/// Where a request goes and in whose name.
+#[derive(Clone, Copy)]
+pub struct Addressee<'a> {
+    /// The profile, whose client we are.
+    pub profile: &'a Profile,
+    /// What is known of the authorization server.
+    pub metadata: &'a ResolvedMetadata,
+    /// The endpoint itself.
+    pub endpoint: &'a Url,
+}
+
+/// The answer to a request, and every value that was sent, so that none is repeated in an error.
+struct Answer {
+    response: IncomingResponse,
+    sent: Vec<Secret>,
 }
 
 impl TokenEndpoint {
     /// Sends through `transport`; `clock` reads a `Retry-After` that is a date.
-    pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
-        Self { transport, clock }
+    pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { transport, clock, entropy, credential: AtomicUsize::new(0) }
     }
 
-    /// Sends `request` once, with the profile's parameters and its proof of the client. Redirects
-    /// are never followed, and nothing is tried again here.
+    /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
+    /// are never followed, and nothing is tried again here but with the client's next credential.
     pub async fn request(
         &self,
-        profile: &Profile,
-        endpoint: &Url,
+        to: Addressee<'_>,
         mut request: TokenRequest,
     ) -> Result<TokenResponse, Failure> {
-        for (name, value) in &profile.registration.token_params {
+        for (name, value) in &to.profile.registration.token_params {
             // Neither the grant's own parameters nor the proof of the client can be overridden.
             if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
                 request.param(name, value.as_str());
             }
         }
-        let (answer, secrets) = self.send(profile, endpoint, request).await?;
-        parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())
-            .map_err(|fault| fault.without(secrets.iter().map(Secret::expose)).into_failure())
+        let read = |answer: &IncomingResponse| {
+            parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())
+        };
+        self.ask(to, request, read).await
     }
 
     /// Revokes `token` (RFC 7009); `hint` is `refresh_token` or `access_token`. A token that the
     /// server does not know, or no longer, counts as revoked (section 2.2).
-    pub async fn revoke(
-        &self,
-        profile: &Profile,
-        endpoint: &Url,
-        token: &str,
-        hint: &str,
-    ) -> Result<(), Failure> {
+    pub async fn revoke(&self, to: Addressee<'_>, token: &str, hint: &str) -> Result<(), Failure> {
         let mut request = TokenRequest::default();
         request.param("token", token);
         request.param("token_type_hint", hint);
-        let (answer, secrets) = self.send(profile, endpoint, request).await?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        let fault = TokenAnswerError::of_status(
-            answer.status.as_u16(),
-            &answer.headers,
-            &answer.body,
-            self.clock.now(),
-        );
-        let dead = matches!(&fault, TokenAnswerError::Refused { code, .. } if code == "invalid_token");
-        if dead || fault.meaning() == Some(CodeMeaning::GrantDead) {
-            return Ok(());
-        }
-        Err(fault.without(secrets.iter().map(Secret::expose)).into_failure())
+        let read = |answer: &IncomingResponse| {
+            if answer.status.is_success() {
+                return Ok(());
+            }
+            let status = answer.status.as_u16();
+            let fault = TokenAnswerError::of_status(status, &answer.headers, &answer.body, self.clock.now());
+            let dead = matches!(&fault, TokenAnswerError::Refused { code, .. } if code == "invalid_token");
+            if dead || fault.meaning() == Some(CodeMeaning::GrantDead) { Ok(()) } else { Err(fault) }
+        };
+        self.ask(to, request, read).await
     }
 
-    /// The answer, and every value that was sent, so that none is repeated in an error.
+    /// Sends `request` in the name of the client and reads the answer. While the client itself is
+    /// refused, its next credential is tried, if it has several.
+    pub async fn ask<T>(
+        &self,
+        to: Addressee<'_>,
+        request: TokenRequest,
+        read: impl Fn(&IncomingResponse) -> Result<T, TokenAnswerError>,
+    ) -> Result<T, Failure> {
+        let count = to.profile.client_auth.credentials().max(1);
+        let first = self.credential.load(Ordering::Relaxed);
+        let mut turn = 0;
+        loop {
+            let credential = (first + turn) % count;
+            let Answer { response, sent } = self.send(to, request.clone(), credential).await?;
+            turn += 1;
+            match read(&response) {
+                Ok(answer) => {
+                    self.credential.store(credential, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(fault) if fault.meaning() == Some(CodeMeaning::ClientRefused) && turn < count => {}
+                Err(fault) => return Err(fault.without(sent.iter().map(Secret::expose)).into_failure()),
+            }
+        }
+    }
+
     async fn send(
         &self,
-        profile: &Profile,
-        endpoint: &Url,
+        to: Addressee<'_>,
         mut request: TokenRequest,
-    ) -> Result<(IncomingResponse, Vec<Secret>), Failure> {
-        let registration = &profile.registration;
-        if !is_allowed_endpoint(endpoint) {
-            let host = endpoint.host_str().unwrap_or_default();
+        credential: usize,
+    ) -> Result<Answer, Failure> {
+        let registration = &to.profile.registration;
+        if !is_allowed_endpoint(to.endpoint) {
+            let host = to.endpoint.host_str().unwrap_or_default();
             let detail = format!("no secret is sent to {host}: its endpoint is not an https URL");
             return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail));
         }
-        profile
+        let context = ClientAuthContext {
+            client_id: &registration.client_id,
+            quirks: &registration.provider.quirks,
+            credential,
+            issuer: to.metadata.issuer.as_deref(),
+            token_endpoint: to.metadata.endpoints.token_endpoint.as_ref(),
+            now: self.clock.now(),
+            entropy: self.entropy.as_ref(),
+        };
+        to.profile
             .client_auth
-            .authenticate(&ClientAuthContext { client_id: &registration.client_id }, &mut request)
+            .authenticate(&context, &mut request)
             .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
-        let secrets = secrets_of(&request);
-        let outgoing =
-            request.into_outgoing(endpoint.clone(), registration.retry.request_timeout, MAX_ANSWER);
-        let answer = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
-        Ok((answer, secrets))
+        let sent = secrets_of(&request);
+        let deadline = registration.retry.request_timeout;
+        let outgoing = request.into_outgoing(to.endpoint.clone(), deadline, MAX_ANSWER);
+        let response = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
+        Ok(Answer { response, sent })
     }
 }
 
@@ -126,15 +170,16 @@ impl TokenRequest {
     /// an answer of `max_body` bytes.
     pub fn into_outgoing(self, endpoint: Url, deadline: Duration, max_body: usize) -> OutgoingRequest {
         let (headers, body) = self.into_form();
-        OutgoingRequest { method: Method::POST, url: endpoint, headers, body, deadline, max_body }
+        let outbound = Arc::default();
+        OutgoingRequest { method: Method::POST, url: endpoint, headers, body, deadline, max_body, outbound }
     }
 }
 
 /// A `GET` for a JSON document.
 pub(crate) fn get_json(url: Url, deadline: Duration, max_body: usize) -> OutgoingRequest {
     let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
-    let body = bytes::Bytes::new();
-    OutgoingRequest { method: Method::GET, url, headers, body, deadline, max_body }
+    let (body, outbound) = (bytes::Bytes::new(), Arc::default());
+    OutgoingRequest { method: Method::GET, url, headers, body, deadline, max_body, outbound }
 }
 
 /// A failure without a wish of the server's.

@@ -3,6 +3,7 @@
 //! Implemented by the gateway's `provider_client.rs` and scripted in tests. An implementation follows
 //! no redirect, decodes no compression, reuses no connection, and bounds size and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use futures_util::future::LocalBoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 use thiserror::Error;
 use url::Url;
+
+use crate::registration::outbound::Outbound;
 
 /// A request to an authorization server. Its body may hold secrets, so it has no `Debug`.
 pub struct OutgoingRequest {
@@ -25,6 +28,8 @@ pub struct OutgoingRequest {
     pub deadline: Duration,
     /// Largest body accepted, in bytes.
     pub max_body: usize,
+    /// How the server is reached.
+    pub outbound: Arc<Outbound>,
 }
 
 /// An authorization server's answer, whole.
@@ -97,4 +102,26 @@ pub trait Transport: Send + Sync {
         &self,
         request: OutgoingRequest,
     ) -> LocalBoxFuture<'static, Result<IncomingResponse, TransportError>>;
+}
+
+/// A [`Transport`] whose every request takes the way of one provider.
+pub struct Via {
+    inner: Arc<dyn Transport>,
+    outbound: Arc<Outbound>,
+}
+
+impl Via {
+    /// Sends through `inner`, the way of `outbound`.
+    pub fn new(inner: Arc<dyn Transport>, outbound: Arc<Outbound>) -> Self {
+        Self { inner, outbound }
+    }
+}
+
+impl Transport for Via {
+    fn send(
+        &self,
+        request: OutgoingRequest,
+    ) -> LocalBoxFuture<'static, Result<IncomingResponse, TransportError>> {
+        self.inner.send(OutgoingRequest { outbound: self.outbound.clone(), ..request })
+    }
 }

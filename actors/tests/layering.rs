@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 const ENGINE: &[&[&str]] = &[
     &["clock"],
     &["protocol"],
-    &["registration", "transport", "supervision", "flow::record"],
-    &["grants", "client_auth", "store"],
+    &["registration", "supervision", "flow::record"],
+    &["transport", "grants", "client_auth", "store"],
     &["connection"],
-    &["profile", "snapshot"],
+    &["profile", "snapshot", "authorization_server"],
     &["token_endpoint"],
     &["discovery", "jwk_set"],
     &["token_store"],

@@ -137,8 +137,20 @@ table! {
         authorization_endpoint: Located<String>,
         /// RFC 6749 section 3.2.
         token_endpoint: Located<String>,
+        /// Where tokens are refreshed, if it is another place than the token endpoint.
+        refresh_endpoint: Located<String>,
         /// RFC 7009.
         revocation_endpoint: Located<String>,
+        /// RFC 7662.
+        introspection_endpoint: Located<String>,
+        /// RFC 9126.
+        pushed_authorization_request_endpoint: Located<String>,
+        /// RFC 8628.
+        device_authorization_endpoint: Located<String>,
+        /// RFC 7591.
+        registration_endpoint: Located<String>,
+        /// OpenID Connect Core section 5.3.
+        userinfo_endpoint: Located<String>,
         /// Keys of ID tokens (RFC 7517).
         jwks_uri: Located<String>,
     }

@@ -12,6 +12,7 @@ mod callers;
 mod extension;
 mod file;
 mod profiles;
+mod providers;
 mod reader;
 mod routes;
 mod secret_source;
@@ -143,7 +144,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
     for (name, provider) in provider_files {
-        profiles::provider(name, provider, faults);
+        providers::provider(name, provider, faults);
     }
     let routing = routes::routes(route_files, profile_files, &file.at, faults);
     let redirect_uri = server.as_ref().and_then(|server| server::redirect_uri(&server.public_url));

@@ -1,4 +1,4 @@
-//! Checks `[profiles]` and the `[providers]` they use.
+//! Checks `[profiles]`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
-use claviger_actors::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
+use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
 use url::Url;
 
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
-use super::file::{ProfileFile, ProviderFile};
+use super::file::ProfileFile;
+use super::providers;
 use super::reader::{Located, Parameter};
 use super::secret_source::Secrets;
-use super::urls;
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
 const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -131,40 +131,9 @@ impl Profiles<'_> {
         }
         // Its own faults are noted once, where the providers are checked.
         let mut noted = Faults::default();
-        self.providers.with(&name.value, &mut noted, |file, faults| provider(&name.value, file, faults))
+        self.providers
+            .with(&name.value, &mut noted, |file, faults| providers::provider(&name.value, file, faults))
     }
-}
-
-/// Checks a provider, whether or not a profile uses it.
-pub(super) fn provider(name: &str, file: &ProviderFile, faults: &mut Faults) -> Option<ProviderDetails> {
-    // RFC 8414 section 2: no query. It is compared byte for byte, so the text itself is kept.
-    let issuer =
-        file.issuer.as_ref().map(|text| Some((urls::secure_base(text, faults)?, text.value.clone())));
-    let mut endpoint = |text: &Option<Located<String>>| match text {
-        Some(text) => urls::secure(text, faults).map(Some),
-        None => Some(None),
-    };
-    let authorization_endpoint = endpoint(&file.authorization_endpoint);
-    let token_endpoint = endpoint(&file.token_endpoint);
-    let revocation_endpoint = endpoint(&file.revocation_endpoint);
-    let jwks_uri = endpoint(&file.jwks_uri);
-    if file.issuer.is_none() && file.token_endpoint.is_none() {
-        if !faults.noted(&file.at.join("issuer")) && !faults.noted(&file.at.join("token_endpoint")) {
-            faults.push(&file.at, "needs an `issuer` to discover its endpoints from, or a `token_endpoint`");
-        }
-        return None;
-    }
-    let endpoints = Endpoints {
-        authorization_endpoint: authorization_endpoint?,
-        token_endpoint: token_endpoint?,
-        revocation_endpoint: revocation_endpoint?,
-        jwks_uri: jwks_uri?,
-    };
-    let issuer = match issuer {
-        Some(issuer) => Some(issuer?.1),
-        None => None,
-    };
-    Some(ProviderDetails { name: name.to_owned(), issuer, endpoints })
 }
 
 /// Whether a provider has what a profile needs of it.

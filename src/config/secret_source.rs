@@ -1,10 +1,11 @@
 //! Where a secret comes from: its value, the environment, or a file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use claviger_actors::protocol::secret::Secret;
-use claviger_actors::registration::settings::Setting;
+use claviger_actors::protocol::secret::{Secret, SecretBytes};
+use claviger_actors::registration::settings::{Setting, Settings};
 use figment::value::Value;
 use zeroize::Zeroizing;
 
@@ -69,6 +70,10 @@ impl Read for SecretSource {
 pub(super) enum RawSetting {
     /// `{ env = … }` or `{ file = … }`.
     Secret(SecretSource),
+    /// A table, in which there may be secrets.
+    Table(BTreeMap<String, Located<RawSetting>>),
+    /// An array, in which there may be secrets.
+    List(Vec<Located<RawSetting>>),
     /// Anything else. May be a secret's value: an extension knows, we do not.
     Value(HiddenValue),
 }
@@ -88,6 +93,12 @@ impl Read for RawSetting {
         let source = |table: &figment::value::Dict| table.contains_key("env") || table.contains_key("file");
         if node.value.as_dict().is_some_and(source) {
             return SecretSource::read(node, faults).map(Self::Secret);
+        }
+        if node.table().is_some() {
+            return BTreeMap::read(node, faults).map(Self::Table);
+        }
+        if node.value.as_array().is_some() {
+            return Vec::read(node, faults).map(Self::List);
         }
         faults.note(&node.at, serde_json::to_value(node.value)).map(|value| Self::Value(HiddenValue(value)))
     }
@@ -120,7 +131,21 @@ impl Secrets<'_> {
     /// An extension's value, with secrets drawn.
     pub(super) fn setting(&self, raw: &Located<RawSetting>, faults: &mut Faults) -> Option<Setting> {
         match &raw.value {
+            RawSetting::Secret(SecretSource::File(path)) => {
+                let bytes = faults.note(&raw.at, self.read_bytes(path))?;
+                faults.note(&raw.at, text_or_binary(bytes, &self.directory.join(path)))
+            }
             RawSetting::Secret(source) => self.draw(source, &raw.at, faults).map(Setting::Secret),
+            RawSetting::Table(entries) => {
+                let mut table = Settings::default();
+                for (key, entry) in entries {
+                    table.insert(key.clone(), self.setting(entry, faults)?);
+                }
+                Some(Setting::Table(table))
+            }
+            RawSetting::List(items) => {
+                items.iter().map(|item| self.setting(item, faults)).collect::<Option<_>>().map(Setting::List)
+            }
             RawSetting::Value(value) => Some(Setting::Value(value.0.clone())),
         }
     }
@@ -134,21 +159,35 @@ impl Secrets<'_> {
     }
 
     fn read_file(&self, path: &Path) -> Result<Secret, String> {
+        let full = self.directory.join(path);
+        match text_or_binary(self.read_bytes(path)?, &full)? {
+            Setting::Secret(secret) => Ok(secret),
+            _ => Err(format!("secret file {} is not UTF-8 text", full.display())),
+        }
+    }
+
+    fn read_bytes(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         use std::io::Read as _;
         let path = self.directory.join(path);
-        let mut text = Zeroizing::new(String::new());
+        let mut bytes = Zeroizing::new(Vec::new());
         std::fs::File::open(&path)
-            .and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text))
+            .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
             .map_err(|error| format!("secret file {} cannot be read: {error}", path.display()))?;
-        if text.len() as u64 > MAX_FILE {
+        if bytes.len() as u64 > MAX_FILE {
             return Err(format!("secret file {} is larger than {MAX_FILE} bytes", path.display()));
         }
-        // Editors and `echo` end a file with a newline that is no part of the secret.
-        let line =
-            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-        if line.is_empty() {
-            return Err(format!("secret file {} is empty", path.display()));
-        }
-        Ok(Secret::new(line))
+        Ok(bytes)
     }
+}
+
+/// What a file holds: a text, without the newline that editors and `echo` end it with, or bytes.
+fn text_or_binary(bytes: Zeroizing<Vec<u8>>, path: &Path) -> Result<Setting, String> {
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        return Ok(Setting::Binary(SecretBytes::new(bytes.to_vec())));
+    };
+    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    if line.is_empty() {
+        return Err(format!("secret file {} is empty", path.display()));
+    }
+    Ok(Setting::Secret(Secret::new(line)))
 }

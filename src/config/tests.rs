@@ -325,7 +325,7 @@ fn every_provider_of_the_catalogue_is_good() {
         before = preset.name;
         let file = catalogue::read(preset).unwrap();
         let mut faults = Faults::default();
-        let provider = profiles::provider(preset.name, &file, &mut faults);
+        let provider = providers::provider(preset.name, &file, &mut faults);
         let provider = faults.or(provider).unwrap();
         assert!(provider.issuer.is_none_or(|issuer| issuer.starts_with("https://")));
         assert!(preset.text.starts_with("# "), "{} says what it is", preset.name);

@@ -86,6 +86,7 @@ fn get(url: String) -> OutgoingRequest {
         body: Bytes::new(),
         deadline: Duration::from_secs(5),
         max_body: 1024,
+        outbound: Arc::default(),
     }
 }
 

@@ -18,6 +18,7 @@ use claviger_actors::flow::error::FlowError;
 use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
 use claviger_actors::protocol::identifiers::{CallerId, ConnectionId, ProfileId, RouteId, Subject};
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::protocol::template::CallContext;
 use claviger_actors::protocol::token::{AccessToken, Expiry, TokenFingerprint, TokenSet, TokenType};
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::TokenSource;
@@ -63,6 +64,7 @@ impl TokenSource for Engine {
         id: ConnectionId,
         _: Arc<str>,
         rejected: Option<TokenFingerprint>,
+        _: Arc<CallContext>,
         _: Duration,
     ) -> LocalBoxFuture<'static, Result<Arc<Connection>, TokenError>> {
         let mut script = self.script.lock();
@@ -92,7 +94,7 @@ impl ProxyGateway for Engine {
     fn tokens(&self) -> Arc<dyn TokenSource> {
         Arc::new(self.clone())
     }
-    fn refresh_ahead(&self, id: &ConnectionId) {
+    fn refresh_ahead(&self, id: &ConnectionId, _: &Arc<CallContext>) {
         self.script.lock().refreshed_ahead.push(id.to_string());
     }
     fn create_connect_link(&self, _: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {

@@ -124,6 +124,27 @@ impl OidcProviderBuilder {
         self.with("omitIss", json!(true))
     }
 
+    /// Turns features of the server on or off, as its own configuration names them.
+    #[must_use]
+    pub fn features(self, features: Value) -> Self {
+        self.with("features", features)
+    }
+
+    /// Further members of the server's own configuration.
+    #[must_use]
+    pub fn options(self, options: Value) -> Self {
+        self.with("options", options)
+    }
+
+    /// One more client, with the members of RFC 7591 section 2.
+    #[must_use]
+    pub fn client(mut self, client: Value) -> Self {
+        if let Some(clients) = self.config["clients"].as_array_mut() {
+            clients.push(client);
+        }
+        self
+    }
+
     fn with(mut self, key: &str, value: Value) -> Self {
         self.config[key] = value;
         self

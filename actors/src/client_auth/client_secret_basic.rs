@@ -9,8 +9,8 @@ use http::header::AUTHORIZATION;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-use super::{ClientAuthContext, ClientAuthError, ClientAuthentication};
-use crate::protocol::secret::{Secret, wiped_bytes};
+use super::{ClientAuthContext, ClientAuthError, ClientAuthentication, ClientSecrets};
+use crate::protocol::secret::wiped_bytes;
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
 
@@ -22,25 +22,30 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 #[derive(Debug)]
 struct ClientSecretBasic {
-    secret: Secret,
+    secrets: ClientSecrets,
 }
 
 pub(super) fn build(settings: &mut Settings) -> Result<Arc<dyn ClientAuthentication>, SettingsError> {
-    Ok(Arc::new(ClientSecretBasic { secret: super::take_client_secret(settings, NAME)? }))
+    Ok(Arc::new(ClientSecretBasic { secrets: ClientSecrets::take(settings, NAME)? }))
 }
 
 impl ClientAuthentication for ClientSecretBasic {
+    fn credentials(&self) -> usize {
+        self.secrets.len()
+    }
+
     fn authenticate(
         &self,
         context: &ClientAuthContext<'_>,
         request: &mut TokenRequest,
     ) -> Result<(), ClientAuthError> {
+        let secret = self.secrets.of(context).expose();
         // Encoded before they are joined, so that a colon in the identifier cannot move the border.
-        let room = context.client_id.len() + self.secret.expose().len();
+        let room = context.client_id.len() + secret.len();
         let mut pair = Zeroizing::new(String::with_capacity(room.saturating_mul(3) + 1));
         pair.extend(utf8_percent_encode(context.client_id, ENCODED));
         pair.push(':');
-        pair.extend(utf8_percent_encode(self.secret.expose(), ENCODED));
+        pair.extend(utf8_percent_encode(secret, ENCODED));
         let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
         let header = wiped_bytes([b"Basic ", encoded.as_bytes()].concat());
         let mut value = HeaderValue::from_maybe_shared(header).map_err(|_| ClientAuthError {

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ClientAuthContext, ClientAuthError, ClientAuthentication};
-use crate::protocol::secret::Secret;
+use super::{ClientAuthContext, ClientAuthError, ClientAuthentication, ClientSecrets};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
 
@@ -11,21 +10,25 @@ pub(super) const NAME: &str = "client_secret_post";
 
 #[derive(Debug)]
 struct ClientSecretPost {
-    secret: Secret,
+    secrets: ClientSecrets,
 }
 
 pub(super) fn build(settings: &mut Settings) -> Result<Arc<dyn ClientAuthentication>, SettingsError> {
-    Ok(Arc::new(ClientSecretPost { secret: super::take_client_secret(settings, NAME)? }))
+    Ok(Arc::new(ClientSecretPost { secrets: ClientSecrets::take(settings, NAME)? }))
 }
 
 impl ClientAuthentication for ClientSecretPost {
+    fn credentials(&self) -> usize {
+        self.secrets.len()
+    }
+
     fn authenticate(
         &self,
         context: &ClientAuthContext<'_>,
         request: &mut TokenRequest,
     ) -> Result<(), ClientAuthError> {
         request.param("client_id", context.client_id);
-        request.param("client_secret", &self.secret);
+        request.param("client_secret", self.secrets.of(context));
         Ok(())
     }
 }

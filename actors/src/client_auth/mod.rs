@@ -11,15 +11,30 @@ use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
+use url::Url;
 
+use crate::clock::{Entropy, Timestamp};
 use crate::protocol::secret::Secret;
 use crate::protocol::token_request::TokenRequest;
+use crate::registration::quirks::Quirks;
 use crate::registration::settings::{Settings, SettingsError};
 
 /// What a method may draw on.
 pub struct ClientAuthContext<'a> {
     /// RFC 6749 section 2.2.
     pub client_id: &'a str,
+    /// Where the server departs from the RFCs.
+    pub quirks: &'a Quirks,
+    /// Which of the method's credentials to use, counted from 0.
+    pub credential: usize,
+    /// The authorization server's issuer identifier, if known.
+    pub issuer: Option<&'a str>,
+    /// The token endpoint, if known, exactly as metadata or configuration gives it.
+    pub token_endpoint: Option<&'a Url>,
+    /// Now.
+    pub now: Timestamp,
+    /// Randomness, for `jti`.
+    pub entropy: &'a dyn Entropy,
 }
 
 /// Why a method cannot prove us.
@@ -34,6 +49,12 @@ pub struct ClientAuthError {
 
 /// A way to prove to an authorization server which client we are.
 pub trait ClientAuthentication: Send + Sync + fmt::Debug {
+    /// How many credentials it has. While one is refused, the next is tried, so that a credential can
+    /// be exchanged at the provider without a moment in which none is right.
+    fn credentials(&self) -> usize {
+        1
+    }
+
     /// Adds the proof to `request`. Called anew for every attempt.
     fn authenticate(
         &self,
@@ -62,15 +83,31 @@ pub fn find(name: &str) -> Option<&'static ClientAuthRow> {
     CLIENT_AUTH_METHODS.iter().find(|row| row.name == name)
 }
 
-/// Takes the setting `client_secret`, which `method` needs.
-fn take_client_secret(settings: &mut Settings, method: &str) -> Result<Secret, SettingsError> {
-    let secret = settings
-        .take_secret("client_secret")?
-        .ok_or_else(|| SettingsError::missing("client_secret", &format!("client_auth = \"{method}\"")))?;
-    if secret.expose().is_empty() {
-        return Err(SettingsError { key: "client_secret".into(), problem: "is empty".into() });
+/// The client's secrets (RFC 6749 section 2.3.1), the current one first.
+#[derive(Debug)]
+struct ClientSecrets(Vec<Secret>);
+
+impl ClientSecrets {
+    /// Takes the setting `client_secret`, one or several, which `method` needs.
+    fn take(settings: &mut Settings, method: &str) -> Result<Self, SettingsError> {
+        let secrets = settings.take_secrets("client_secret")?;
+        if secrets.is_empty() {
+            return Err(SettingsError::missing("client_secret", &format!("client_auth = \"{method}\"")));
+        }
+        if secrets.iter().any(|secret| secret.expose().is_empty()) {
+            return Err(SettingsError { key: "client_secret".into(), problem: "is empty".into() });
+        }
+        Ok(Self(secrets))
     }
-    Ok(secret)
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The secret that this attempt uses.
+    fn of(&self, context: &ClientAuthContext<'_>) -> &Secret {
+        &self.0[context.credential % self.0.len()]
+    }
 }
 
 #[cfg(test)]

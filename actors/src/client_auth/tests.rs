@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 
 use super::*;
+use crate::clock::SystemEntropy;
 use crate::registration::settings::Setting;
 
 fn settings(secret: &str) -> Settings {
@@ -16,7 +17,16 @@ fn settings(secret: &str) -> Settings {
 fn authenticated(method: &str, client_id: &str, secret: &str) -> TokenRequest {
     let method = (find(method).unwrap().build)(&mut settings(secret)).unwrap();
     let mut request = TokenRequest::new("client_credentials");
-    method.authenticate(&ClientAuthContext { client_id }, &mut request).unwrap();
+    let context = ClientAuthContext {
+        client_id,
+        quirks: &Quirks::default(),
+        credential: 0,
+        issuer: None,
+        token_endpoint: None,
+        now: Timestamp::from_secs(1_700_000_000),
+        entropy: &SystemEntropy,
+    };
+    method.authenticate(&context, &mut request).unwrap();
     request
 }
 

@@ -36,7 +36,8 @@ fn setup(
 ) -> Setup {
     let clock = ManualClock::new(Timestamp::from_secs(1_700_000_000));
     let transport = ScriptedTransport::new(script);
-    let provider = ProviderDetails { name: "as".into(), issuer: issuer.map(str::to_owned), endpoints };
+    let issuer = issuer.map(str::to_owned);
+    let provider = ProviderDetails { name: "as".into(), issuer, endpoints, ..ProviderDetails::default() };
     let discovery = Discovery::new(provider, transport.clone(), clock.clone());
     Setup { clock, transport, discovery }
 }

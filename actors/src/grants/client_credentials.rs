@@ -21,7 +21,7 @@ impl Grant for ClientCredentials {
 
     fn token_request(&self, context: &GrantContext<'_>) -> Result<TokenRequest, GrantError> {
         let mut request = TokenRequest::new("client_credentials");
-        request.param("scope", context.registration.scopes.to_string());
+        request.param("scope", context.scopes.to_string());
         Ok(request)
     }
 }

@@ -12,10 +12,12 @@ use std::sync::Arc;
 use thiserror::Error;
 use url::Url;
 
+use crate::clock::{Entropy, Timestamp};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
-use crate::protocol::token::RefreshToken;
+use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
 use crate::registration::settings::{Settings, SettingsError};
@@ -26,10 +28,20 @@ pub struct GrantContext<'a> {
     pub registration: &'a ClientRegistration,
     /// Whose token is wanted.
     pub subject: &'a Subject,
+    /// What is asked for: the profile's scopes and the route's.
+    pub scopes: &'a ScopeSet,
+    /// What the call brings along.
+    pub call: &'a CallContext,
     /// What a person's consent brought, when redeeming a code.
     pub redemption: Option<&'a Redemption>,
-    /// The refresh token held, when refreshing.
-    pub refresh_token: Option<&'a RefreshToken>,
+    /// Where the request goes: the usual audience of assertions (RFC 7523 section 3).
+    pub token_endpoint: &'a Url,
+    /// The authorization server's issuer identifier, if known.
+    pub issuer: Option<&'a str>,
+    /// Now.
+    pub now: Timestamp,
+    /// Randomness, for `jti`.
+    pub entropy: &'a dyn Entropy,
 }
 
 /// What an authorization response brought, and what its flow remembered (RFC 6749 section 4.1.3).
@@ -50,6 +62,14 @@ pub enum GrantError {
     /// A person must consent first.
     #[error("a person must consent first")]
     ConsentNeeded,
+    /// The call does not bring along what the profile needs of it.
+    #[error("{what}: {source}")]
+    Call {
+        /// What needs it: a key of the profile.
+        what: &'static str,
+        /// What is missing.
+        source: TemplateError,
+    },
     /// Something the grant needs is not there.
     #[error("the {grant} grant lacks {what}")]
     Missing {
@@ -64,6 +84,11 @@ pub enum GrantError {
 pub trait Grant: Send + Sync + fmt::Debug {
     /// Whether a person consents in a browser before the first token request.
     fn needs_person(&self) -> bool;
+
+    /// What the grant needs to know of a call, beyond its subject.
+    fn placeholders(&self) -> Vec<Placeholder> {
+        Vec::new()
+    }
 
     /// Builds the request, or says what is missing, such as a person's consent.
     fn token_request(&self, context: &GrantContext<'_>) -> Result<TokenRequest, GrantError>;

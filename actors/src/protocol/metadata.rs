@@ -22,6 +22,16 @@ pub struct AuthorizationServerMetadata {
     pub token_endpoint: Option<Url>,
     /// RFC 7009.
     pub revocation_endpoint: Option<Url>,
+    /// RFC 7662.
+    pub introspection_endpoint: Option<Url>,
+    /// RFC 9126.
+    pub pushed_authorization_request_endpoint: Option<Url>,
+    /// RFC 8628.
+    pub device_authorization_endpoint: Option<Url>,
+    /// RFC 7591.
+    pub registration_endpoint: Option<Url>,
+    /// OpenID Connect Core section 5.3.
+    pub userinfo_endpoint: Option<Url>,
     /// RFC 7517.
     pub jwks_uri: Option<Url>,
     /// Algorithms that may sign ID tokens; `None` if it does not say.
@@ -30,8 +40,37 @@ pub struct AuthorizationServerMetadata {
     pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// PKCE methods; `None` if it does not say.
     pub code_challenge_methods_supported: Option<Vec<String>>,
+    /// Grants; `None` if it does not say.
+    pub grant_types_supported: Option<Vec<String>>,
+    /// Algorithms that may sign client assertions; `None` if it does not say.
+    pub token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
+    /// Algorithms that may sign request objects (RFC 9101); `None` if it does not say.
+    pub request_object_signing_alg_values_supported: Option<Vec<String>>,
+    /// Algorithms that may sign DPoP proofs (RFC 9449 section 5.1); `None` if it does not say.
+    pub dpop_signing_alg_values_supported: Option<Vec<String>>,
+    /// Whether authorization requests must be pushed (RFC 9126 section 5).
+    pub require_pushed_authorization_requests: bool,
+    /// Whether request objects must be signed (RFC 9101 section 10.5).
+    pub require_signed_request_object: bool,
+    /// Where a client certificate is asked for (RFC 8705 section 5).
+    pub mtls_endpoint_aliases: MtlsEndpointAliases,
     /// Whether authorization responses carry `iss` (RFC 9207 section 3).
     pub authorization_response_iss_parameter_supported: bool,
+}
+
+/// Endpoints for clients that show a certificate (RFC 8705 section 5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MtlsEndpointAliases {
+    /// Instead of `token_endpoint`.
+    pub token_endpoint: Option<Url>,
+    /// Instead of `revocation_endpoint`.
+    pub revocation_endpoint: Option<Url>,
+    /// Instead of `introspection_endpoint`.
+    pub introspection_endpoint: Option<Url>,
+    /// Instead of `pushed_authorization_request_endpoint`.
+    pub pushed_authorization_request_endpoint: Option<Url>,
+    /// Instead of `device_authorization_endpoint`.
+    pub device_authorization_endpoint: Option<Url>,
 }
 
 /// Why a metadata document, or an issuer, is not used. Nothing of a refused document is.
@@ -78,14 +117,35 @@ impl AuthorizationServerMetadata {
             authorization_endpoint: endpoint(&members, "authorization_endpoint")?,
             token_endpoint: endpoint(&members, "token_endpoint")?,
             revocation_endpoint: endpoint(&members, "revocation_endpoint")?,
+            introspection_endpoint: optional_endpoint(&members, "introspection_endpoint"),
+            pushed_authorization_request_endpoint: optional_endpoint(
+                &members,
+                "pushed_authorization_request_endpoint",
+            ),
+            device_authorization_endpoint: optional_endpoint(&members, "device_authorization_endpoint"),
+            registration_endpoint: optional_endpoint(&members, "registration_endpoint"),
+            userinfo_endpoint: optional_endpoint(&members, "userinfo_endpoint"),
             jwks_uri: endpoint(&members, "jwks_uri")?,
             id_token_signing_alg_values_supported: list(&members, "id_token_signing_alg_values_supported")?,
             token_endpoint_auth_methods_supported: list(&members, "token_endpoint_auth_methods_supported")?,
             code_challenge_methods_supported: list(&members, "code_challenge_methods_supported")?,
-            authorization_response_iss_parameter_supported: members
-                .get("authorization_response_iss_parameter_supported")
-                .and_then(Value::as_bool)
-                .unwrap_or_default(),
+            grant_types_supported: list(&members, "grant_types_supported")?,
+            token_endpoint_auth_signing_alg_values_supported: list(
+                &members,
+                "token_endpoint_auth_signing_alg_values_supported",
+            )?,
+            request_object_signing_alg_values_supported: list(
+                &members,
+                "request_object_signing_alg_values_supported",
+            )?,
+            dpop_signing_alg_values_supported: list(&members, "dpop_signing_alg_values_supported")?,
+            require_pushed_authorization_requests: flag(&members, "require_pushed_authorization_requests"),
+            require_signed_request_object: flag(&members, "require_signed_request_object"),
+            mtls_endpoint_aliases: aliases(&members)?,
+            authorization_response_iss_parameter_supported: flag(
+                &members,
+                "authorization_response_iss_parameter_supported",
+            ),
         })
     }
 }
@@ -127,6 +187,25 @@ pub fn is_allowed_endpoint(url: &Url) -> bool {
     plain && scheme
 }
 
+fn flag(members: &Map<String, Value>, name: &str) -> bool {
+    members.get(name).and_then(Value::as_bool).unwrap_or_default()
+}
+
+fn aliases(members: &Map<String, Value>) -> Result<MtlsEndpointAliases, MetadataError> {
+    let aliases = match members.get("mtls_endpoint_aliases") {
+        None | Some(Value::Null) => return Ok(MtlsEndpointAliases::default()),
+        Some(Value::Object(aliases)) => aliases,
+        Some(_) => return Err(MetadataError::Member("mtls_endpoint_aliases")),
+    };
+    Ok(MtlsEndpointAliases {
+        token_endpoint: endpoint(aliases, "token_endpoint")?,
+        revocation_endpoint: endpoint(aliases, "revocation_endpoint")?,
+        introspection_endpoint: endpoint(aliases, "introspection_endpoint")?,
+        pushed_authorization_request_endpoint: endpoint(aliases, "pushed_authorization_request_endpoint")?,
+        device_authorization_endpoint: endpoint(aliases, "device_authorization_endpoint")?,
+    })
+}
+
 fn endpoint(members: &Map<String, Value>, name: &'static str) -> Result<Option<Url>, MetadataError> {
     match members.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -136,6 +215,11 @@ fn endpoint(members: &Map<String, Value>, name: &'static str) -> Result<Option<U
         }
         Some(_) => Err(MetadataError::Member(name)),
     }
+}
+
+/// An endpoint that few profiles need: one to which no secret may be sent is taken as not there.
+fn optional_endpoint(members: &Map<String, Value>, name: &'static str) -> Option<Url> {
+    endpoint(members, name).ok().flatten()
 }
 
 fn list(members: &Map<String, Value>, name: &'static str) -> Result<Option<Vec<String>>, MetadataError> {

@@ -15,6 +15,7 @@ pub mod scope;
 pub mod secret;
 pub mod state;
 pub mod strict_json;
+pub mod template;
 pub mod token;
 pub mod token_error;
 pub mod token_request;

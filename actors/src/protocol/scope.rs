@@ -44,6 +44,12 @@ impl ScopeSet {
         self.0.is_superset(&other.0)
     }
 
+    /// Every scope of either.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        if other.is_empty() { self.clone() } else { Self(self.0.union(&other.0).cloned().collect()) }
+    }
+
     /// The tokens, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)

@@ -59,6 +59,28 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
+/// Secret bytes, such as a key file's. Cloning shares the one copy; the last drop wipes it.
+#[derive(Clone)]
+pub struct SecretBytes(Arc<Zeroizing<Vec<u8>>>);
+
+impl SecretBytes {
+    /// Takes ownership of `bytes`; no other copy is made.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Zeroizing::new(bytes)))
+    }
+
+    /// The bytes themselves. Call it at the last moment and keep no copy.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretBytes(***)")
+    }
+}
+
 /// Bytes that are wiped when the last clone is dropped, for request bodies and header values.
 pub fn wiped_bytes(bytes: Vec<u8>) -> Bytes {
     struct Wiped(Zeroizing<Vec<u8>>);

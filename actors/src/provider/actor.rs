@@ -56,8 +56,8 @@ impl Handler<GetAccessToken> for ProviderActor {
     type Result = ResponseFuture<Outcome>;
 
     fn handle(&mut self, message: GetAccessToken, _: &mut Self::Context) -> Self::Result {
-        let GetAccessToken { subject, origin, rejected } = message;
-        Box::pin(join(self.context.clone(), subject, Want::Usable { origin, rejected }))
+        let GetAccessToken { subject, origin, rejected, call } = message;
+        Box::pin(join(self.context.clone(), subject, Want::Usable { origin, rejected, call }))
     }
 }
 
@@ -65,7 +65,7 @@ impl Handler<RefreshAhead> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, message: RefreshAhead, _: &mut Self::Context) {
-        let work = join(self.context.clone(), message.subject, Want::Ahead);
+        let work = join(self.context.clone(), message.subject, Want::Ahead { call: message.call });
         // What comes of it is published; nobody waits for it.
         actix::spawn(async move { drop(work.await) });
     }

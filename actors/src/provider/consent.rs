@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
-use super::grant_request;
+use super::grant_request::{self, Ask};
 use super::save::{self, NewTokens, NotKept};
 use crate::connection::{Connection, ConnectionRecord, Held};
 use crate::grants::Redemption;
@@ -16,6 +16,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::token::TokenSet;
 use crate::store::{Expected, StoreError};
 use crate::supervision::AskError;
+use crate::token_endpoint::Addressee;
 
 /// Longest wait for a flight that has the connection.
 const TURN_DEADLINE: Duration = Duration::from_secs(15);
@@ -48,7 +49,7 @@ pub(super) async fn redeem(
     nonce: Option<&Secret>,
 ) -> Outcome {
     let flight = take_turn(context, subject).await?;
-    let granted = grant_request::redeem(context, subject, redemption)
+    let granted = grant_request::send(context, Ask::Redeem(subject, redemption))
         .await
         .map_err(|failure| context.failure_error(subject, &failure, None))?;
     let mut identity = None;
@@ -149,11 +150,12 @@ async fn tell_provider(context: &ProviderContext, subject: &Subject, tokens: &To
             return;
         }
     };
-    let Some(endpoint) = &metadata.revocation_endpoint else { return };
+    let Some(endpoint) = &metadata.endpoints.revocation_endpoint else { return };
     let refresh = tokens.refresh_token.as_ref().map(|token| (token.expose(), "refresh_token"));
     let access = Some((tokens.access_token.expose(), "access_token"));
     for (token, hint) in refresh.into_iter().chain(access) {
-        if let Err(failure) = context.token_endpoint.revoke(&context.profile, endpoint, token, hint).await {
+        let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
+        if let Err(failure) = context.token_endpoint.revoke(to, token, hint).await {
             context.note_error(&failure.detail);
             tracing::warn!(
                 connection = %context.id(subject), hint, detail = failure.detail, "not revoked at the provider"

@@ -28,7 +28,7 @@ use crate::supervision::ActorRef;
 use crate::token_endpoint::{TokenEndpoint, failure};
 use crate::token_store::actor::TokenStoreActor;
 use crate::token_store::messages::StoredConnection;
-use crate::transport::Transport;
+use crate::transport::{Transport, Via};
 
 /// Everything one profile's exchanges work with.
 pub struct ProviderContext {
@@ -114,9 +114,10 @@ impl ProviderContext {
         let ProviderDeps { owner, exclusive_store, clock, entropy, transport, store, connections, unsaved } =
             deps.clone();
         let provider = profile.registration.provider.clone();
+        let transport: Arc<dyn Transport> = Arc::new(Via::new(transport, provider.outbound.clone()));
         Self {
             discovery: Discovery::new(provider, transport.clone(), clock.clone()),
-            token_endpoint: TokenEndpoint::new(transport.clone(), clock.clone()),
+            token_endpoint: TokenEndpoint::new(transport.clone(), clock.clone(), entropy.clone()),
             keys: JwkSetCache::default(),
             flights: FlightTable::default(),
             breaker: Breaker::default(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::Flight;
-use super::grant_request;
+use super::grant_request::{self, Ask};
 use super::save::{self, NewTokens, NotKept};
 use super::want::Want;
 use crate::clock::Timestamp;
@@ -61,7 +61,7 @@ pub(super) async fn run(context: Arc<ProviderContext>, subject: Subject, want: W
             Setback::Passing { error, delay } => {
                 attempts += 1;
                 let patience = context.profile.registration.retry.patience;
-                if attempts >= ATTEMPTS || delay > patience || matches!(want, Want::Ahead) {
+                if attempts >= ATTEMPTS || delay > patience || matches!(want, Want::Ahead { .. }) {
                     break Err(error);
                 }
                 tokio::time::sleep(delay).await;
@@ -70,7 +70,7 @@ pub(super) async fn run(context: Arc<ProviderContext>, subject: Subject, want: W
     };
     flight.land(match outcome {
         // Given up at once, as nobody waited; whoever does by now tries harder.
-        Err(TokenError::ProviderUnavailable { .. }) if matches!(want, Want::Ahead) => {
+        Err(TokenError::ProviderUnavailable { .. }) if matches!(want, Want::Ahead { .. }) => {
             Err(context.aborted(&subject))
         }
         outcome => outcome,
@@ -156,7 +156,7 @@ async fn await_foreign_mark(
     let mut waited = Duration::ZERO;
     // Bounded by what has passed as well: clocks differ, and can be set.
     while !context.exclusive_store && context.now() < mark.expires_at && waited < mark_lifetime(context) {
-        if matches!(want, Want::Ahead) {
+        if matches!(want, Want::Ahead { .. }) {
             return Err(Setback::Final(context.aborted(&stored.id.subject)));
         }
         tokio::time::sleep(FOREIGN_MARK_POLL).await;
@@ -177,7 +177,7 @@ async fn hold_back(context: &ProviderContext, connection: &Connection, want: &Wa
     let Some(wait) = trouble.holds_for(now).filter(|_| !matches!(want, Want::Other(_))) else {
         return Ok(());
     };
-    if wait > context.profile.registration.retry.patience || matches!(want, Want::Ahead) {
+    if wait > context.profile.registration.retry.patience || matches!(want, Want::Ahead { .. }) {
         return Err(Setback::Final(context.trouble_error(&connection.state, trouble, now)));
     }
     tokio::time::sleep(wait).await;
@@ -286,15 +286,15 @@ async fn exchange(
 
     let mut before = held.as_ref();
     let mut answer = match &refresh_token {
-        Some(token) => grant_request::refresh(context, token).await,
-        None => grant_request::obtain(context, subject).await,
+        Some(token) => grant_request::send(context, Ask::Refresh(token)).await,
+        None => grant_request::send(context, Ask::Obtain(subject, want.call())).await,
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);
     if dead(&answer) && !context.profile.grant.needs_person() {
         // A refresh token that is dead is no loss where the grant itself can be used again.
         if refresh_token.is_some() {
             before = None;
-            answer = grant_request::obtain(context, subject).await;
+            answer = grant_request::send(context, Ask::Obtain(subject, want.call())).await;
         }
         answer = answer.map_err(refused_for_good);
     }

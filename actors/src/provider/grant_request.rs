@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::context::ProviderContext;
 use super::expiry::expiry_of;
+use crate::authorization_server::ResolvedMetadata;
 use crate::clock::Timestamp;
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
@@ -13,11 +14,12 @@ use crate::jwk_set::VerifyError;
 use crate::protocol::id_token::IdTokenChecks;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
+use crate::protocol::template::CallContext;
 use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet};
 use crate::protocol::token_request::TokenRequest;
 use crate::protocol::token_response::TokenResponse;
 use crate::registration::ClientRegistration;
-use crate::token_endpoint::failure;
+use crate::token_endpoint::{Addressee, failure};
 
 /// A token response and when it was asked for.
 pub(super) struct Granted {
@@ -57,42 +59,20 @@ impl Granted {
     }
 }
 
-/// Refreshes (RFC 6749 section 6).
-pub(super) async fn refresh(context: &ProviderContext, token: &RefreshToken) -> Result<Granted, Failure> {
-    send(context, Ok(refresh_request(token))).await
+/// What is asked of the token endpoint.
+#[derive(Clone, Copy)]
+pub(super) enum Ask<'a> {
+    /// A new access token (RFC 6749 section 6).
+    Refresh(&'a RefreshToken),
+    /// A token by the profile's own grant, without a person, for this subject and call.
+    Obtain(&'a Subject, &'a CallContext),
+    /// A token for an authorization code (RFC 6749 section 4.1.3): sent at most once.
+    Redeem(&'a Subject, &'a Redemption),
 }
 
-/// Uses the profile's own grant, without a person.
-pub(super) async fn obtain(context: &ProviderContext, subject: &Subject) -> Result<Granted, Failure> {
-    let grant_context = GrantContext {
-        registration: &context.profile.registration,
-        subject,
-        redemption: None,
-        refresh_token: None,
-    };
-    send(context, context.profile.grant.token_request(&grant_context)).await
-}
-
-/// Redeems an authorization code (RFC 6749 section 4.1.3): sent at most once.
-pub(super) async fn redeem(
-    context: &ProviderContext,
-    subject: &Subject,
-    redemption: &Redemption,
-) -> Result<Granted, Failure> {
-    let grant_context = GrantContext {
-        registration: &context.profile.registration,
-        subject,
-        redemption: Some(redemption),
-        refresh_token: None,
-    };
-    send(context, context.profile.grant.token_request(&grant_context)).await
-}
-
-async fn send(
-    context: &ProviderContext,
-    request: Result<TokenRequest, GrantError>,
-) -> Result<Granted, Failure> {
-    let answer = attempt(context, request).await;
+/// Sends one token request and reads its answer.
+pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
+    let answer = attempt(context, ask).await;
     if let Err(failure) = &answer {
         context.counters.failures.fetch_add(1, Ordering::Relaxed);
         context.note_error(&failure.detail);
@@ -116,22 +96,54 @@ async fn send(
     answer
 }
 
-async fn attempt(
+async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
+    let metadata = context.discovery.metadata().await?;
+    let token_endpoint = metadata.token_endpoint()?;
+    let (request, endpoint) = match ask {
+        Ask::Refresh(token) => {
+            let endpoint = metadata.endpoints.refresh_endpoint.as_ref().unwrap_or(token_endpoint);
+            (refresh_request(token), endpoint)
+        }
+        Ask::Obtain(subject, call) => (grant(context, &metadata, subject, call, None)?, token_endpoint),
+        Ask::Redeem(subject, redemption) => {
+            let call = CallContext::default();
+            (grant(context, &metadata, subject, &call, Some(redemption))?, token_endpoint)
+        }
+    };
+    let requested_at = context.now();
+    context.count(&context.counters.token_requests);
+    let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
+    let response = context.token_endpoint.request(to, request).await?;
+    Ok(Granted { response, requested_at })
+}
+
+/// The profile's own grant as a request.
+fn grant(
     context: &ProviderContext,
-    request: Result<TokenRequest, GrantError>,
-) -> Result<Granted, Failure> {
-    let request = request.map_err(|error| match error {
+    metadata: &ResolvedMetadata,
+    subject: &Subject,
+    call: &CallContext,
+    redemption: Option<&Redemption>,
+) -> Result<TokenRequest, Failure> {
+    let registration = &context.profile.registration;
+    let scopes = registration.scopes.union(&call.scopes);
+    let grant_context = GrantContext {
+        registration,
+        subject,
+        scopes: &scopes,
+        call,
+        redemption,
+        token_endpoint: metadata.token_endpoint()?,
+        issuer: metadata.issuer.as_deref(),
+        now: context.now(),
+        entropy: context.entropy.as_ref(),
+    };
+    context.profile.grant.token_request(&grant_context).map_err(|error| match error {
         GrantError::ConsentNeeded => {
             failure(FailureClass::GrantDead, Reason::NeverConnected, error.to_string())
         }
         other => failure(FailureClass::Internal, Reason::InternalError, other.to_string()),
-    })?;
-    let metadata = context.discovery.metadata().await?;
-    let endpoint = metadata.token_endpoint()?;
-    let requested_at = context.now();
-    context.count(&context.counters.token_requests);
-    let response = context.token_endpoint.request(&context.profile, endpoint, request).await?;
-    Ok(Granted { response, requested_at })
+    })
 }
 
 /// Checks an ID token (OpenID Connect Core section 3.1.3.7) and says whom it names. `nonce` is the

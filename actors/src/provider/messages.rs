@@ -10,6 +10,7 @@ use crate::connection::Connection;
 use crate::grants::Redemption;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
+use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 
 /// Asks for a connection whose token may be sent to `origin`; joins the request in flight, or
@@ -23,6 +24,8 @@ pub struct GetAccessToken {
     pub origin: Arc<str>,
     /// An access token that the upstream refused: anything but this one is wanted.
     pub rejected: Option<TokenFingerprint>,
+    /// What the call brings along.
+    pub call: Arc<CallContext>,
 }
 
 /// Refreshes a token that is in use before it ends. May be dropped; the next call asks again.
@@ -31,6 +34,8 @@ pub struct GetAccessToken {
 pub struct RefreshAhead {
     /// Whose token.
     pub subject: Subject,
+    /// What the call brings along.
+    pub call: Arc<CallContext>,
 }
 
 /// Refreshes now, whatever the token's age (the admin API's `refresh`).

@@ -1,12 +1,13 @@
 //! What a caller wants of a connection, and when that is settled without any work.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::context::ProviderContext;
 use super::error::TokenError;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, ConnectionState, Freshness, Reason};
+use crate::protocol::template::CallContext;
 use crate::protocol::token::TokenFingerprint;
 
 /// How long a fresh token set that followed an upstream's refusal is not replaced again.
@@ -16,9 +17,9 @@ const REJECTION_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) enum Want {
     /// A token that may be sent to `origin` now, and is not `rejected`.
-    Usable { origin: Arc<str>, rejected: Option<TokenFingerprint> },
+    Usable { origin: Arc<str>, rejected: Option<TokenFingerprint>, call: Arc<CallContext> },
     /// A younger token, while the old one is still good.
-    Ahead,
+    Ahead { call: Arc<CallContext> },
     /// A token younger than the one with this fingerprint.
     Other(Option<TokenFingerprint>),
 }
@@ -31,11 +32,20 @@ impl Want {
         }
     }
 
+    /// What the call brings along, if a call wants it.
+    pub(super) fn call(&self) -> &CallContext {
+        static NONE: LazyLock<CallContext> = LazyLock::new(CallContext::default);
+        match self {
+            Self::Usable { call, .. } | Self::Ahead { call } => call,
+            Self::Other(_) => &NONE,
+        }
+    }
+
     /// Whether `connection` already is what is wanted.
     pub(super) fn is_met(&self, connection: &Connection, now: Timestamp) -> bool {
         let freshness = connection.freshness(now);
         match self {
-            Self::Usable { origin, rejected } => {
+            Self::Usable { origin, rejected, .. } => {
                 let refused = rejected.is_some() && connection.fingerprint() == *rejected;
                 let just_replaced = connection.is_doubtful()
                     && connection
@@ -46,7 +56,7 @@ impl Want {
                     && connection.origins.allows(origin)
                     && (!refused || just_replaced)
             }
-            Self::Ahead => {
+            Self::Ahead { .. } => {
                 freshness == Freshness::Fresh || (freshness != Freshness::Ended && !connection.renewable)
             }
             Self::Other(before) => freshness != Freshness::Ended && connection.fingerprint() != *before,

@@ -19,6 +19,7 @@ use super::error::UpstreamError;
 use super::upstream::{UpstreamPool, UpstreamSettings};
 use crate::connection::Connection;
 use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::template::CallContext;
 use crate::protocol::token::TokenFingerprint;
 use crate::provider::error::TokenError;
 use crate::supervision::{
@@ -39,6 +40,7 @@ pub trait TokenSource: Send + Sync {
         id: ConnectionId,
         origin: Arc<str>,
         rejected: Option<TokenFingerprint>,
+        call: Arc<CallContext>,
         deadline: Duration,
     ) -> LocalBoxFuture<'static, Result<Arc<Connection>, TokenError>>;
 }
@@ -53,6 +55,8 @@ pub struct PrepareForward {
     pub origin: Arc<str>,
     /// An access token that the upstream refused: anything but this one is wanted.
     pub rejected: Option<TokenFingerprint>,
+    /// What the call brings along.
+    pub call: Arc<CallContext>,
     /// How long the call can wait.
     pub deadline: Duration,
 }
@@ -196,8 +200,9 @@ impl Supervised for ProxyActor {
 impl Handler<PrepareForward> for ProxyActor {
     type Result = ResponseFuture<Result<Arc<Connection>, TokenError>>;
 
-    fn handle(&mut self, call: PrepareForward, _: &mut Self::Context) -> Self::Result {
-        self.tokens.0.access_token(call.id, call.origin, call.rejected, call.deadline)
+    fn handle(&mut self, wanted: PrepareForward, _: &mut Self::Context) -> Self::Result {
+        let PrepareForward { id, origin, rejected, call, deadline } = wanted;
+        self.tokens.0.access_token(id, origin, rejected, call, deadline)
     }
 }
 

@@ -1,6 +1,9 @@
 //! What we are to one authorization server: a checked profile, without its strategies.
 
+pub mod outbound;
 pub mod policy;
+mod provider;
+pub mod quirks;
 pub mod settings;
 
 use std::time::Duration;
@@ -11,39 +14,7 @@ use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
 use policy::{RefreshPolicy, RetryPolicy};
 
-/// An authorization server as configured (RFC 8414 names).
-#[derive(Clone, Debug)]
-pub struct ProviderDetails {
-    /// Its key in the configuration.
-    pub name: String,
-    /// Its issuer identifier, exactly as configured; when set, metadata is discovered from it.
-    pub issuer: Option<String>,
-    /// Endpoints given by hand; they win over discovered ones.
-    pub endpoints: Endpoints,
-}
-
-impl ProviderDetails {
-    /// Names the authorization server for what is stored: its issuer, and where configuration sends
-    /// token requests itself, if it does. Endpoints that the issuer's metadata moves are the issuer's.
-    pub fn identity(&self) -> String {
-        let by_hand = self.endpoints.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
-        let parts = [self.issuer.as_deref(), by_hand.as_deref()];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
-    }
-}
-
-/// Endpoints of an authorization server, used exactly as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoints {
-    /// RFC 6749 section 3.1.
-    pub authorization_endpoint: Option<Url>,
-    /// RFC 6749 section 3.2.
-    pub token_endpoint: Option<Url>,
-    /// RFC 7009.
-    pub revocation_endpoint: Option<Url>,
-    /// RFC 7517, for ID tokens.
-    pub jwks_uri: Option<Url>,
-}
+pub use provider::{Endpoints, ProviderDetails};
 
 /// Proof Key for Code Exchange (RFC 7636); `plain` is never used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

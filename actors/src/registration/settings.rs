@@ -1,18 +1,51 @@
 //! The part of a profile that only its grant or client authentication understands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::protocol::secret::Secret;
+use crate::protocol::secret::{Secret, SecretBytes};
+
+const NOT_A_SECRET: &str = "must be a secret: a string, { env = \"NAME\" } or { file = \"path\" }";
 
 /// One value of an extension's settings, secrets already resolved.
 #[derive(Clone, Debug)]
 pub enum Setting {
     /// From a key that holds a secret (value, environment or file).
     Secret(Secret),
+    /// From a file that is no text, such as a PKCS#12 key store.
+    Binary(SecretBytes),
+    /// A table, in which there may be secrets.
+    Table(Settings),
+    /// An array, in which there may be secrets.
+    List(Vec<Setting>),
     /// Anything else, as TOML has it.
     Value(serde_json::Value),
+}
+
+impl Setting {
+    /// The value without secrets, or nothing if there is one in it.
+    fn into_value(self) -> Option<serde_json::Value> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::List(items) => items.into_iter().map(Self::into_value).collect::<Option<_>>(),
+            Self::Table(table) => {
+                let members =
+                    table.given.into_iter().map(|(key, setting)| Some((key, setting.into_value()?)));
+                members.collect::<Option<_>>().map(serde_json::Value::Object)
+            }
+            Self::Secret(_) | Self::Binary(_) => None,
+        }
+    }
+
+    fn into_secret(self) -> Option<Secret> {
+        match self {
+            Self::Secret(secret) => Some(secret),
+            Self::Value(serde_json::Value::String(text)) => Some(Secret::new(text)),
+            _ => None,
+        }
+    }
 }
 
 /// Why an extension refuses its settings. `key` is relative to the profile.
@@ -47,24 +80,91 @@ impl Settings {
 
     /// Takes the secret at `key`, if given.
     pub fn take_secret(&mut self, key: &str) -> Result<Option<Secret>, SettingsError> {
+        let Some(setting) = self.take(key) else { return Ok(None) };
+        let secret = setting.into_secret().ok_or_else(|| self.error(key, NOT_A_SECRET))?;
+        Ok(Some(secret))
+    }
+
+    /// Takes the secrets at `key`: one, or an array of them. None are given if it is not there.
+    pub fn take_secrets(&mut self, key: &str) -> Result<Vec<Secret>, SettingsError> {
+        match self.take(key) {
+            None => Ok(Vec::new()),
+            Some(Setting::List(items)) => {
+                let secrets = items.into_iter().map(Setting::into_secret).collect::<Option<Vec<_>>>();
+                secrets.ok_or_else(|| self.error(key, "must be a secret, or an array of secrets"))
+            }
+            Some(one) => Ok(vec![one.into_secret().ok_or_else(|| self.error(key, NOT_A_SECRET))?]),
+        }
+    }
+
+    /// Takes the bytes at `key`, if given: a text, or what a file holds.
+    pub fn take_bytes(&mut self, key: &str) -> Result<Option<SecretBytes>, SettingsError> {
         match self.take(key) {
             None => Ok(None),
-            Some(Setting::Secret(secret)) => Ok(Some(secret)),
-            Some(Setting::Value(serde_json::Value::String(text))) => Ok(Some(Secret::new(text))),
-            Some(Setting::Value(_)) => {
-                let problem = "must be a secret: a string, { env = \"NAME\" } or { file = \"path\" }".into();
-                Err(SettingsError { key: key.to_owned(), problem })
+            Some(Setting::Binary(bytes)) => Ok(Some(bytes)),
+            Some(setting) => {
+                let secret = setting.into_secret().ok_or_else(|| self.error(key, NOT_A_SECRET))?;
+                Ok(Some(SecretBytes::new(secret.expose().as_bytes().to_vec())))
             }
         }
     }
 
     /// Takes the value at `key`, if given.
     pub fn take_value(&mut self, key: &str) -> Result<Option<serde_json::Value>, SettingsError> {
+        let Some(setting) = self.take(key) else { return Ok(None) };
+        let value = setting.into_value().ok_or_else(|| self.error(key, "must not be a secret"))?;
+        Ok(Some(value))
+    }
+
+    /// Takes the text at `key`, if given.
+    pub fn take_text(&mut self, key: &str) -> Result<Option<String>, SettingsError> {
         match self.take(key) {
             None => Ok(None),
-            Some(Setting::Value(value)) => Ok(Some(value)),
-            Some(Setting::Secret(_)) => {
-                Err(SettingsError { key: key.to_owned(), problem: "must not be a secret".into() })
+            Some(Setting::Value(serde_json::Value::String(text))) => Ok(Some(text)),
+            Some(_) => Err(self.error(key, "must be a string")),
+        }
+    }
+
+    /// Takes the flag at `key`, if given.
+    pub fn take_flag(&mut self, key: &str) -> Result<Option<bool>, SettingsError> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Setting::Value(serde_json::Value::Bool(flag))) => Ok(Some(flag)),
+            Some(Setting::Value(serde_json::Value::String(text))) if text == "true" => Ok(Some(true)),
+            Some(Setting::Value(serde_json::Value::String(text))) if text == "false" => Ok(Some(false)),
+            Some(_) => Err(self.error(key, "must be true or false")),
+        }
+    }
+
+    /// Takes the duration at `key`, if given: a number with its unit, longer than nothing.
+    pub fn take_duration(&mut self, key: &str) -> Result<Option<Duration>, SettingsError> {
+        let Some(text) = self.take_text(key)? else { return Ok(None) };
+        match humantime::parse_duration(text.trim()) {
+            Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
+            _ => Err(self.error(key, "must be a duration with its unit, such as \"30s\" or \"5m\"")),
+        }
+    }
+
+    /// Lets `read` take what is its own from the table at `key`, if given. What it leaves there is
+    /// an unknown key, and its errors name the whole path.
+    pub fn take_table<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Settings) -> Result<T, SettingsError>,
+    ) -> Result<Option<T>, SettingsError> {
+        let mut table = match self.take(key) {
+            None => return Ok(None),
+            Some(Setting::Table(table)) => table,
+            Some(_) => return Err(self.error(key, "must be a table")),
+        };
+        let within = |error: SettingsError| SettingsError { key: format!("{key}.{}", error.key), ..error };
+        let read = read(&mut table).map_err(within)?;
+        match table.given.keys().next() {
+            None => Ok(Some(read)),
+            Some(unknown) => {
+                let known: Vec<&str> = table.asked().collect();
+                let problem = format!("is not known here; known: {}", known.join(", "));
+                Err(SettingsError { key: format!("{key}.{unknown}"), problem })
             }
         }
     }
@@ -77,6 +177,10 @@ impl Settings {
     /// Keys that some extension asked for, given or not: what a leftover may have meant to be.
     pub fn asked(&self) -> impl Iterator<Item = &str> {
         self.asked.iter().map(String::as_str)
+    }
+
+    fn error(&self, key: &str, problem: &str) -> SettingsError {
+        SettingsError { key: key.to_owned(), problem: problem.to_owned() }
     }
 
     fn take(&mut self, key: &str) -> Option<Setting> {

@@ -40,7 +40,9 @@ pub fn registration(profile: &str) -> ClientRegistration {
                 token_endpoint: Some(url("https://as.example/token")),
                 revocation_endpoint: Some(url("https://as.example/revoke")),
                 jwks_uri: Some(url("https://as.example/jwks")),
+                ..Endpoints::default()
             },
+            ..ProviderDetails::default()
         },
         client_id: "client".into(),
         scopes: ScopeSet::default(),

@@ -1,19 +1,38 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::LazyLock;
+
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use serde_json::json;
 
 use super::*;
-use crate::clock::Timestamp;
+use crate::client_auth;
+use crate::clock::{SystemEntropy, Timestamp};
 use crate::grants::refresh_token::refresh_request;
 use crate::protocol::token::RefreshToken;
+use crate::registration::Endpoints;
+use crate::registration::settings::{Setting, Settings};
 use crate::testing::{Answer, ManualClock, ScriptedTransport, SentRequest, profiles};
 
 const TOKEN: &str = "https://as.example/token";
 
 fn endpoint_over(transport: &Arc<ScriptedTransport>) -> TokenEndpoint {
-    TokenEndpoint::new(transport.clone(), ManualClock::new(Timestamp::from_secs(1_700_000_000)))
+    let clock = ManualClock::new(Timestamp::from_secs(1_700_000_000));
+    TokenEndpoint::new(transport.clone(), clock, Arc::new(SystemEntropy))
 }
+
+fn to<'a>(profile: &'a Profile, endpoint: &'a Url) -> Addressee<'a> {
+    Addressee { profile, metadata: &NOTHING, endpoint }
+}
+
+/// No server says anything of itself.
+static NOTHING: LazyLock<ResolvedMetadata> = LazyLock::new(|| ResolvedMetadata {
+    issuer: None,
+    endpoints: Endpoints::default(),
+    id_token_algs: Vec::new(),
+    iss_announced: false,
+    document: None,
+});
 
 fn profile(client_auth: &str) -> Profile {
     let mut registration = profiles::registration("acme");
@@ -28,7 +47,7 @@ fn refresh() -> TokenRequest {
 async fn failure_for(answer: impl Fn(&SentRequest) -> Answer + Send + Sync + 'static) -> Failure {
     let transport = ScriptedTransport::new(answer);
     let outcome = endpoint_over(&transport)
-        .request(&profile("client_secret_basic"), &profiles::url(TOKEN), refresh())
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
         .await;
     assert_eq!(transport.count(), 1, "nothing is tried again here");
     outcome.expect_err("a failure")
@@ -40,8 +59,10 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
         Answer::json(200, json!({"access_token": "new", "token_type": "bearer", "expires_in": 60}))
     });
     let endpoint = endpoint_over(&transport);
-    let response =
-        endpoint.request(&profile("client_secret_basic"), &profiles::url(TOKEN), refresh()).await.unwrap();
+    let response = endpoint
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
+        .await
+        .unwrap();
     assert_eq!(response.access_token.expose(), "new");
 
     let sent = transport.sent().remove(0);
@@ -63,7 +84,7 @@ async fn configured_parameters_override_neither_grant_nor_client() {
         ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
             .map(|name| (name.to_owned(), "evil".to_owned()))
             .to_vec();
-    endpoint_over(&transport).request(&profile, &profiles::url(TOKEN), refresh()).await.unwrap();
+    endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
     assert_eq!(
         transport.sent()[0].body,
         "grant_type=refresh_token&refresh_token=old-refresh-token&client_id=client"
@@ -173,9 +194,9 @@ async fn no_secret_goes_to_an_endpoint_without_tls() {
     let endpoint = endpoint_over(&transport);
     let profile = profile("client_secret_post");
     for url in ["http://as.example/token", "https://user@as.example/token"] {
-        let failure = endpoint.request(&profile, &profiles::url(url), refresh()).await.unwrap_err();
+        let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh()).await.unwrap_err();
         assert_eq!(failure.class, FailureClass::ClientMisconfigured);
-        assert!(endpoint.revoke(&profile, &profiles::url(url), "t", "refresh_token").await.is_err());
+        assert!(endpoint.revoke(to(&profile, &profiles::url(url)), "t", "refresh_token").await.is_err());
     }
     assert_eq!(transport.count(), 0);
 }
@@ -185,7 +206,10 @@ async fn revocation_is_the_request_of_rfc_7009_section_2_1() {
     let transport = ScriptedTransport::new(|_| Answer::json(200, ""));
     let url = profiles::url("https://as.example/revoke");
     let profile = profile("client_secret_basic");
-    endpoint_over(&transport).revoke(&profile, &url, "45ghiukldjahdnhzdauz", "refresh_token").await.unwrap();
+    endpoint_over(&transport)
+        .revoke(to(&profile, &url), "45ghiukldjahdnhzdauz", "refresh_token")
+        .await
+        .unwrap();
     let sent = transport.sent().remove(0);
     assert_eq!(sent.url, url);
     assert_eq!(sent.body, "token=45ghiukldjahdnhzdauz&token_type_hint=refresh_token");
@@ -197,7 +221,7 @@ async fn a_token_that_is_gone_counts_as_revoked_and_nothing_else_does() {
     let revoked = async |status: u16, body: serde_json::Value| {
         let transport = ScriptedTransport::new(move |_| Answer::json(status, &body));
         let url = profiles::url("https://as.example/revoke");
-        endpoint_over(&transport).revoke(&profile("none"), &url, "t", "refresh_token").await
+        endpoint_over(&transport).revoke(to(&profile("none"), &url), "t", "refresh_token").await
     };
     for (status, code) in [(200, "unread"), (204, "unread"), (400, "invalid_token"), (400, "invalid_grant")] {
         assert!(revoked(status, json!({ "error": code })).await.is_ok(), "{status} {code}");
@@ -207,4 +231,40 @@ async fn a_token_that_is_gone_counts_as_revoked_and_nothing_else_does() {
     {
         assert!(revoked(status, json!({ "error": code })).await.is_err(), "{status} {code}");
     }
+}
+
+/// The client's secrets are tried in their order, and the one that was taken is used from then on.
+#[tokio::test(start_paused = true)]
+async fn a_refused_secret_gives_way_to_the_next() {
+    let transport = ScriptedTransport::new(|sent| {
+        if String::from_utf8_lossy(&sent.body).contains("client_secret=new") {
+            Answer::json(200, json!({"access_token": "token"}))
+        } else {
+            Answer::json(401, json!({"error": "invalid_client"}))
+        }
+    });
+    let mut settings = Settings::default();
+    let secrets = ["old", "older", "new"].map(|secret| Setting::Secret(secret.into()));
+    settings.insert("client_secret", Setting::List(secrets.to_vec()));
+    let method = client_auth::find("client_secret_post").unwrap();
+    let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
+    let endpoint = endpoint_over(&transport);
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    assert_eq!(transport.count(), 3);
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    assert_eq!(transport.count(), 4);
+}
+
+/// Any other refusal is about the request, and would be the same with another secret.
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
+    let transport = ScriptedTransport::new(|_| Answer::json(400, json!({"error": "invalid_grant"})));
+    let mut settings = Settings::default();
+    let secrets = ["a", "b"].map(|secret| Setting::Secret(secret.into()));
+    settings.insert("client_secret", Setting::List(secrets.to_vec()));
+    let method = client_auth::find("client_secret_basic").unwrap();
+    let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
+    let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await;
+    assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);
+    assert_eq!(transport.count(), 1);
 }

@@ -21,7 +21,7 @@ async fn call_elsewhere(
     gateway: &GatewayHandle,
     id: &claviger_actors::protocol::identifiers::ConnectionId,
 ) -> Result<Arc<Connection>, TokenError> {
-    gateway.access_token(id, Arc::from(ELSEWHERE), None, Duration::from_secs(30)).await
+    gateway.access_token(id, Arc::from(ELSEWHERE), None, CallContext::none(), Duration::from_secs(30)).await
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn invalid_client_never_drops_a_token() {
             let gateway = world.connected(100).await;
             pass(90.0).await;
             world.server.plan(refused(code));
-            gateway.refresh_ahead(&alice());
+            gateway.refresh_ahead(&alice(), &CallContext::none());
             pass(1.0).await;
             assert_eq!(shown(&gateway, &alice()).await.0, "misconfigured", "{code}");
             assert_eq!(access_token(&call(&gateway, &alice()).await.unwrap()), "access-0", "it lives yet");
@@ -75,7 +75,7 @@ fn a_provider_that_is_down_leaves_the_old_token_serving() {
         (0..200).for_each(|_| world.server.plan(Answer::failed(down())));
         for _ in 0..45 {
             assert_eq!(access_token(&call(&gateway, &alice()).await.unwrap()), "access-0");
-            gateway.refresh_ahead(&alice());
+            gateway.refresh_ahead(&alice(), &CallContext::none());
             pass(1.0).await;
         }
         assert_eq!(shown(&gateway, &alice()).await, ("retrying", Reason::ProviderUnreachable));
@@ -177,7 +177,7 @@ fn a_token_of_another_type_is_refused_and_drops_nothing() {
         let gateway = world.connected(100).await;
         pass(90.0).await;
         world.server.plan(Answer::json(200, json!({ "access_token": "x", "token_type": "mac" })));
-        gateway.refresh_ahead(&alice());
+        gateway.refresh_ahead(&alice(), &CallContext::none());
         pass(0.2).await;
         assert_eq!(shown(&gateway, &alice()).await, ("retrying", Reason::MalformedAnswer));
         assert_eq!(access_token(&call(&gateway, &alice()).await.unwrap()), "access-0");
@@ -241,7 +241,7 @@ fn a_call_waits_for_the_attempt_that_is_due_shortly() {
         let gateway = world.connected(100).await;
         pass(94.9).await;
         world.server.plan(Answer::json(503, "{}"));
-        gateway.refresh_ahead(&alice());
+        gateway.refresh_ahead(&alice(), &CallContext::none());
         pass(0.11).await;
         let begun = tokio::time::Instant::now();
         assert!(call(&gateway, &alice()).await.is_ok());

@@ -26,7 +26,7 @@ fn nothing_is_used_before_it_is_durable() {
         let gateway = world.connected(100).await;
         pass(90.0).await;
         world.faults.delay_commits(Duration::from_secs(2));
-        gateway.refresh_ahead(&alice());
+        gateway.refresh_ahead(&alice(), &CallContext::none());
         pass(3.0).await;
         assert_eq!(world.token_requests(), 1);
         let published = gateway.connections().get(&alice()).unwrap();
@@ -43,7 +43,7 @@ fn an_answer_that_cannot_be_saved_is_kept_and_saved_later() {
         let gateway = world.connected(100).await;
         pass(90.0).await;
         world.server.delay(Duration::from_secs(1));
-        gateway.refresh_ahead(&alice());
+        gateway.refresh_ahead(&alice(), &CallContext::none());
         pass(0.5).await;
         world.faults.fail_next_commits(1_000_000);
         pass(1.0).await;

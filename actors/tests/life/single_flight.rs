@@ -57,7 +57,7 @@ fn a_token_of_a_minute_is_renewed_ahead_and_no_call_ever_waits() {
             let connection = gateway.connections().get(&alice()).unwrap();
             match connection.freshness(world.clock.now()) {
                 Freshness::Fresh => {}
-                Freshness::RefreshDue => gateway.refresh_ahead(&alice()),
+                Freshness::RefreshDue => gateway.refresh_ahead(&alice(), &CallContext::none()),
                 Freshness::Ended => panic!("a call would have to wait after {second} s"),
             }
             pass(1.0).await;
@@ -74,7 +74,7 @@ fn readers_that_all_ask_for_a_refresh_ahead_do_not_flood_the_actor() {
         pass(55.0).await;
         world.server.plan(Answer::json(503, "{}"));
         for _ in 0..10_000 {
-            gateway.refresh_ahead(&alice());
+            gateway.refresh_ahead(&alice(), &CallContext::none());
         }
         pass(0.9).await;
         let processed: u64 = gateway
@@ -95,7 +95,7 @@ fn a_call_that_joins_a_failed_refresh_ahead_tries_for_itself() {
         let gateway = world.connected(60).await;
         pass(56.0).await;
         world.server.plan(Answer::json(503, "{}").delayed(std::time::Duration::from_secs(5)));
-        gateway.refresh_ahead(&alice());
+        gateway.refresh_ahead(&alice(), &CallContext::none());
         pass(2.0).await;
         let connection = call(&gateway, &alice()).await.unwrap();
         assert_eq!(access_token(&connection), "access-1");

@@ -14,6 +14,7 @@ use claviger_actors::gateway::GatewayParts;
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use claviger_actors::protocol::secret::Secret;
+pub use claviger_actors::protocol::template::CallContext;
 use claviger_actors::protocol::token::{AccessToken, Expiry, RefreshToken, TokenSet, TokenType};
 pub use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::route::RoutingTable;
@@ -269,7 +270,7 @@ pub fn alice() -> ConnectionId {
 }
 
 pub async fn call(gateway: &GatewayHandle, id: &ConnectionId) -> Result<Arc<Connection>, TokenError> {
-    gateway.access_token(id, Arc::from(ORIGIN), None, Duration::from_secs(30)).await
+    gateway.access_token(id, Arc::from(ORIGIN), None, CallContext::none(), Duration::from_secs(30)).await
 }
 
 /// As `call`, after an upstream refused the token of `refused`.
@@ -278,7 +279,15 @@ pub async fn call_again(
     id: &ConnectionId,
     refused: &Connection,
 ) -> Result<Arc<Connection>, TokenError> {
-    gateway.access_token(id, Arc::from(ORIGIN), refused.fingerprint(), Duration::from_secs(30)).await
+    gateway
+        .access_token(
+            id,
+            Arc::from(ORIGIN),
+            refused.fingerprint(),
+            CallContext::none(),
+            Duration::from_secs(30),
+        )
+        .await
 }
 
 pub fn access_token(connection: &Connection) -> &str {

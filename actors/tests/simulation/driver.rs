@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use claviger_actors::clock::Clock;
 use claviger_actors::gateway::GatewayHandle;
+use claviger_actors::protocol::template::CallContext;
 use claviger_actors::protocol::token::{AccessToken, Expiry, RefreshToken, TokenSet, TokenType};
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::supervision::{ActorKind, AskError};
@@ -118,7 +119,7 @@ fn act(world: &mut World, story: &Shared, gateway: &GatewayHandle) {
         36..43 => spawn_call(world, story, gateway, ROBOT),
         43..58 => spawn_consent(world, story, gateway, who),
         58..63 => spawn_refresh(world, story, gateway, who),
-        63..68 => gateway.refresh_ahead(&connection_id(who)),
+        63..68 => gateway.refresh_ahead(&connection_id(who), &CallContext::none()),
         68..71 => {
             note(world, story, format!("{who:?} revokes at the provider"));
             world.provider.revoke(&name(who));
@@ -171,7 +172,8 @@ fn spawn_call(world: &mut World, story: &Shared, gateway: &GatewayHandle, who: W
         let id = connection_id(who);
         let mut rejected = None;
         for _ in 0..=refusals {
-            let answer = gateway.access_token(&id, Arc::from(ORIGIN), rejected, deadline).await;
+            let answer =
+                gateway.access_token(&id, Arc::from(ORIGIN), rejected, CallContext::none(), deadline).await;
             match answer {
                 Ok(connection) => {
                     let tokens = connection.state.tokens().expect("a usable connection holds tokens");
@@ -293,7 +295,9 @@ async fn epilogue(world: &World, story: &Shared) {
                 continue;
             }
             let id = connection_id(who);
-            let answer = gateway.access_token(&id, Arc::from(ORIGIN), None, Duration::from_secs(60)).await;
+            let answer = gateway
+                .access_token(&id, Arc::from(ORIGIN), None, CallContext::none(), Duration::from_secs(60))
+                .await;
             note(world, story, format!("at last {who:?}: {:?}", answer.as_ref().err()));
             if let Err(error) = answer {
                 fault(story, format!("{who:?} was connected and has no token: {error:?}"));

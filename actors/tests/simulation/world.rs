@@ -16,12 +16,12 @@ use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::proxy::route::RoutingTable;
-use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::settings::{Setting, Settings};
-use claviger_actors::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
+use claviger_actors::registration::{ClientRegistration, Endpoints, ProviderDetails};
 use claviger_actors::store::keyring::{Keyring, SealingKey};
 use claviger_actors::store::memory::{MemoryFaults, MemoryStore};
 use claviger_actors::store::sealed::Vault;
+use claviger_actors::testing::profiles;
 use claviger_actors::{client_auth, grants};
 use url::Url;
 
@@ -151,26 +151,18 @@ pub fn connection_id((profile, subject): Who) -> ConnectionId {
 fn profile(name: &str, grant: &str) -> Profile {
     let endpoint = |path: &str| Some(Url::parse(&format!("https://{AUTHORITY}/{path}")).unwrap());
     let registration = ClientRegistration {
-        profile: ProfileId::new(name).unwrap(),
         provider: ProviderDetails {
             name: "as".to_owned(),
-            issuer: None,
             endpoints: Endpoints {
                 authorization_endpoint: endpoint("authorize"),
                 token_endpoint: endpoint("token"),
                 ..Endpoints::default()
             },
+            ..ProviderDetails::default()
         },
         client_id: name.to_owned(),
         scopes: ScopeSet::from_tokens(["calendar"]).unwrap(),
-        redirect_uri: Url::parse("https://gateway.example/callback").unwrap(),
-        authorize_params: Vec::new(),
-        token_params: Vec::new(),
-        pkce: Pkce::S256,
-        id_token_signing_alg: None,
-        default_token_lifetime: None,
-        refresh: RefreshPolicy::default(),
-        retry: RetryPolicy::default(),
+        ..profiles::registration(name)
     };
     let mut settings = Settings::default();
     settings.insert("client_secret", Setting::Secret(Secret::new("client secret")));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use claviger_actors::protocol::identifiers::{ConnectionId, Subject};
+use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::headers::RequestLength;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
 
@@ -18,6 +19,8 @@ pub(super) struct Call {
     pub(super) route: Arc<Route>,
     /// Whose token it uses.
     pub(super) id: ConnectionId,
+    /// What the call brings along for its token.
+    pub(super) context: Arc<CallContext>,
     /// Bytes of the path that the route's prefix takes.
     pub(super) prefix: usize,
 }
@@ -62,7 +65,7 @@ pub(super) fn admit<G: ProxyGateway>(
         return Err(refused(ProblemCode::BodyTooLarge, detail, id));
     }
     let id = ConnectionId { profile: route.profile.clone(), subject };
-    Ok(Call { route: route.clone(), id, prefix })
+    Ok(Call { route: route.clone(), id, context: desk.no_context.clone(), prefix })
 }
 
 fn named_subject(asked: &Asked<'_>) -> Result<Subject, String> {

@@ -9,6 +9,7 @@ use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::identifiers::ConnectionId;
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::actor::TokenSource;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::snapshot::Connections;
@@ -36,7 +37,7 @@ pub trait ProxyGateway: Clone + Send + Sync + 'static {
     fn tokens(&self) -> Arc<dyn TokenSource>;
 
     /// Has a token that is in use refreshed before it ends; never waits.
-    fn refresh_ahead(&self, id: &ConnectionId);
+    fn refresh_ahead(&self, id: &ConnectionId, call: &Arc<CallContext>);
 
     /// Makes a one-time connect link.
     fn create_connect_link(&self, id: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>>;
@@ -74,8 +75,8 @@ impl ProxyGateway for GatewayHandle {
         Arc::new(self.clone())
     }
 
-    fn refresh_ahead(&self, id: &ConnectionId) {
-        self.refresh_ahead(id);
+    fn refresh_ahead(&self, id: &ConnectionId, call: &Arc<CallContext>) {
+        self.refresh_ahead(id, call);
     }
 
     fn create_connect_link(&self, id: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {

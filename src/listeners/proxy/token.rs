@@ -53,7 +53,7 @@ pub(super) fn at_hand<G: ProxyGateway>(
     }
     match connection.freshness(now) {
         Freshness::Fresh => {}
-        Freshness::RefreshDue => desk.gateway.refresh_ahead(&call.id),
+        Freshness::RefreshDue => desk.gateway.refresh_ahead(&call.id, &call.context),
         Freshness::Ended => return None,
     }
     Some(connection)
@@ -70,6 +70,7 @@ pub(super) async fn obtain<G: ProxyGateway>(
         id: call.id.clone(),
         origin: call.route.origin.serialized.clone(),
         rejected,
+        call: call.context.clone(),
         deadline,
     };
     let connection = desk

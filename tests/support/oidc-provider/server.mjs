@@ -1,6 +1,8 @@
 // panva's oidc-provider, a certified server that we did not write, under the control of one test.
 //
-// argv[2] is JSON: { port, clients, scopes, accessTokenSeconds, rotate, omitIss }.
+// argv[2] is JSON: { port, clients, scopes, accessTokenSeconds, rotate, omitIss, features, options, tls }:
+// `features` and `options` are merged into the server's own configuration; `tls` is { cert, key, ca }, paths
+// of PEM files, and makes it an https server that asks for client certificates.
 // Prints "listening PORT" when ready and exits when its standard input closes, so that it never
 // outlives the test. Everything under /test/ is the test's own side-channel:
 //   GET  /test/counts          token requests by grant_type, and "injected", "total", "revocation"
@@ -9,12 +11,14 @@
 //   POST /test/revoke          revokes every grant, as a person does in their account settings
 //   POST /test/lifetime        { seconds } of the access tokens issued from now on
 //   POST /test/fail            { times, status?, body?, headers?, delayMs?, hang?, reset? } at the token endpoint
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { generateKeyPairSync } from 'node:crypto';
 import { Provider } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
-const issuer = `http://127.0.0.1:${config.port}`;
+const issuer = `${config.tls ? 'https' : 'http'}://127.0.0.1:${config.port}`;
 const counts = { total: 0, injected: 0, revocation: 0 };
 const grants = new Map();
 let failure = { times: 0 };
@@ -39,6 +43,7 @@ const provider = new Provider(issuer, {
     clientCredentials: { enabled: true },
     introspection: { enabled: true },
     revocation: { enabled: true },
+    ...config.features,
   },
   rotateRefreshToken: config.rotate ?? true,
   issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
@@ -52,6 +57,7 @@ const provider = new Provider(issuer, {
     Interaction: 3600,
     Session: 86400,
   },
+  ...config.options,
 });
 
 provider.on('grant.saved', (grant) => grants.set(grant.jti, { id: grant.jti, account: grant.accountId, client: grant.clientId }));
@@ -111,7 +117,7 @@ function injectFailure(request, response) {
 }
 
 const handle = provider.callback();
-const server = createServer(async (request, response) => {
+const listener = async (request, response) => {
   const url = new URL(request.url, issuer);
   if (url.pathname.startsWith('/test/')) return sideChannel(request, response, url);
   if (url.pathname === '/token' && request.method === 'POST') {
@@ -125,7 +131,13 @@ const server = createServer(async (request, response) => {
   }
   if (config.omitIss) dropIss(response);
   return handle(request, response);
-});
+};
+const server = config.tls
+  ? createTlsServer({
+    cert: readFileSync(config.tls.cert), key: readFileSync(config.tls.key), ca: readFileSync(config.tls.ca),
+    requestCert: true, rejectUnauthorized: false,
+  }, listener)
+  : createServer(listener);
 
 // A server from before RFC 9207: no `iss` in its authorization responses.
 function dropIss(response) {

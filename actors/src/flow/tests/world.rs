@@ -22,11 +22,11 @@ use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::provider::error::TokenError;
 use crate::provider::messages::AuthorizationTarget;
-use crate::registration::policy::{RefreshPolicy, RetryPolicy};
-use crate::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
+use crate::registration::{ClientRegistration, ProviderDetails};
 use crate::store::StoreError;
 use crate::supervision::test_support::TokioClock;
 use crate::supervision::{ActorKind, ActorRef, Supervisor, SupervisorHandle};
+use crate::testing::profiles;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -169,22 +169,15 @@ struct Script {
 impl ScriptedProvider {
     fn new(profile: &str, needs_person: bool) -> Self {
         let registration = ClientRegistration {
-            profile: ProfileId::new(profile).unwrap(),
             provider: ProviderDetails {
                 name: "id".into(),
                 issuer: Some("https://id.example".into()),
-                endpoints: Endpoints::default(),
+                ..ProviderDetails::default()
             },
-            client_id: "client".into(),
             scopes: ScopeSet::from_tokens(["openid", "calendar"]).unwrap(),
             redirect_uri: "https://gw.example/callback".parse().unwrap(),
             authorize_params: vec![("access_type".into(), "offline".into())],
-            token_params: Vec::new(),
-            pkce: Pkce::S256,
-            id_token_signing_alg: None,
-            default_token_lifetime: None,
-            refresh: RefreshPolicy::default(),
-            retry: RetryPolicy::default(),
+            ..profiles::registration(profile)
         };
         Self { registration, needs_person, script: Mutex::default() }
     }

@@ -18,6 +18,7 @@ impl TokenSource for Refusing {
         id: ConnectionId,
         _: Arc<str>,
         _: Option<TokenFingerprint>,
+        _: Arc<CallContext>,
         _: Duration,
     ) -> LocalBoxFuture<'static, Result<Arc<Connection>, TokenError>> {
         Box::pin(async move {
@@ -32,6 +33,7 @@ fn call() -> PrepareForward {
         id: ConnectionId { profile: ProfileId::new("p").unwrap(), subject: Subject::new("alice").unwrap() },
         origin: Arc::from("http://127.0.0.1:1"),
         rejected: None,
+        call: CallContext::none(),
         deadline: Duration::from_secs(2),
     }
 }

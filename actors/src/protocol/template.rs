@@ -1,0 +1,226 @@
+//! Texts with placeholders, filled in from a call: `{subject}`, `{caller.name}`, `{header.NAME}`,
+//! `{query.NAME}`, `{claim.NAME}`. A brace itself is written twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::identifiers::{CallerId, Subject};
+use super::scope::ScopeSet;
+use super::secret::Secret;
+
+/// A value that a template asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Placeholder {
+    /// `{subject}`: whose token it is.
+    Subject,
+    /// `{caller.name}`: the calling application.
+    CallerName,
+    /// `{header.NAME}`: a header of the call, in lower case.
+    Header(String),
+    /// `{query.NAME}`: a parameter of the call's query.
+    Query(String),
+    /// `{claim.NAME}`: a claim of the caller's JWT.
+    Claim(String),
+}
+
+impl fmt::Display for Placeholder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subject => f.write_str("{subject}"),
+            Self::CallerName => f.write_str("{caller.name}"),
+            Self::Header(name) => write!(f, "{{header.{name}}}"),
+            Self::Query(name) => write!(f, "{{query.{name}}}"),
+            Self::Claim(name) => write!(f, "{{claim.{name}}}"),
+        }
+    }
+}
+
+/// Why a template cannot be read or filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// A brace that opens or closes nothing.
+    #[error("has a `{{` or `}}` without the other; write it twice to mean the character itself")]
+    Brace,
+    /// A placeholder that is none.
+    #[error(
+        "has the unknown placeholder {{{0}}}; known: {{subject}}, {{caller.name}}, {{header.NAME}}, \
+         {{query.NAME}}, {{claim.NAME}}"
+    )]
+    Unknown(String),
+    /// The call has no such value.
+    #[error("the call has no value for {0}")]
+    Missing(Placeholder),
+}
+
+/// What a call brings along for templates, grants and scopes. Only what its profile or route asks for
+/// is gathered.
+#[derive(Clone, Debug, Default)]
+pub struct CallContext {
+    /// Scopes that the route needs beyond the profile's.
+    pub scopes: ScopeSet,
+    /// Who calls; `None` for work that no call asked for.
+    pub caller: Option<CallerId>,
+    /// Values of the call.
+    pub values: BTreeMap<Placeholder, Secret>,
+    /// The caller's own JWT, for token exchange (RFC 8693).
+    pub caller_token: Option<Secret>,
+    /// An assertion that the caller handed over (RFC 7521 section 4).
+    pub assertion: Option<Secret>,
+}
+
+impl CallContext {
+    /// Of work that no call asked for.
+    pub fn none() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn value(&self, placeholder: &Placeholder, subject: &Subject) -> Option<Secret> {
+        match placeholder {
+            Placeholder::Subject => Some(Secret::from(subject.as_str())),
+            Placeholder::CallerName => self.caller.as_ref().map(|caller| Secret::from(caller.as_str())),
+            other => self.values.get(other).cloned(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Value(Placeholder),
+}
+
+/// A text with placeholders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// [`TemplateError::Brace`], [`TemplateError::Unknown`].
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let (mut parts, mut literal) = (Vec::new(), String::new());
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..at]);
+            let brace = &rest[at..=at];
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix(brace) {
+                literal.push_str(brace);
+                rest = after;
+                continue;
+            }
+            let end = rest.find('}').filter(|_| brace == "{").ok_or(TemplateError::Brace)?;
+            let placeholder = placeholder(&rest[..end])?;
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Value(placeholder));
+            rest = &rest[end + 1..];
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        Ok(Self(parts))
+    }
+
+    /// What has to be known of a call to fill it in.
+    pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Value(placeholder) => Some(placeholder),
+            Part::Literal(_) => None,
+        })
+    }
+
+    /// Fills it in.
+    ///
+    /// # Errors
+    /// [`TemplateError::Missing`].
+    pub fn render(&self, subject: &Subject, call: &CallContext) -> Result<Secret, TemplateError> {
+        let mut pieces = Vec::with_capacity(self.0.len());
+        for part in &self.0 {
+            pieces.push(match part {
+                Part::Literal(text) => Secret::from(text.as_str()),
+                Part::Value(placeholder) => call
+                    .value(placeholder, subject)
+                    .ok_or_else(|| TemplateError::Missing(placeholder.clone()))?,
+            });
+        }
+        if let [one] = pieces.as_slice() {
+            return Ok(one.clone());
+        }
+        let mut text = Zeroizing::new(String::with_capacity(pieces.iter().map(|p| p.expose().len()).sum()));
+        pieces.iter().for_each(|piece| text.push_str(piece.expose()));
+        Ok(Secret::new(std::mem::take(&mut *text)))
+    }
+}
+
+fn placeholder(text: &str) -> Result<Placeholder, TemplateError> {
+    let unknown = || TemplateError::Unknown(text.to_owned());
+    match text.split_once('.') {
+        None if text == "subject" => Ok(Placeholder::Subject),
+        Some(("caller", "name")) => Ok(Placeholder::CallerName),
+        Some((_, "")) | None => Err(unknown()),
+        Some(("header", name)) => Ok(Placeholder::Header(name.to_ascii_lowercase())),
+        Some(("query", name)) => Ok(Placeholder::Query(name.to_owned())),
+        Some(("claim", name)) => Ok(Placeholder::Claim(name.to_owned())),
+        Some(_) => Err(unknown()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn alice() -> Subject {
+        Subject::new("alice").unwrap()
+    }
+
+    fn rendered(text: &str, call: &CallContext) -> Result<String, TemplateError> {
+        Template::parse(text)?.render(&alice(), call).map(|secret| secret.expose().to_owned())
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_from_the_call() {
+        let call = CallContext {
+            caller: Some(CallerId::new("billing").unwrap()),
+            values: BTreeMap::from([
+                (Placeholder::Header("x-tenant".into()), "acme".into()),
+                (Placeholder::Claim("email".into()), "a@acme.example".into()),
+            ]),
+            ..CallContext::default()
+        };
+        let text = "{caller.name}/{header.X-Tenant}/{subject}@{claim.email}";
+        assert_eq!(rendered(text, &call).unwrap(), "billing/acme/alice@a@acme.example");
+        assert_eq!(rendered("{subject}", &call).unwrap(), "alice");
+        assert_eq!(rendered("", &call).unwrap(), "");
+        let missing = TemplateError::Missing(Placeholder::Query("x".into()));
+        assert_eq!(rendered("{query.x}", &call), Err(missing));
+    }
+
+    #[test]
+    fn braces_are_written_twice_and_must_match() {
+        let call = CallContext::default();
+        assert_eq!(rendered("a{{b}}c{{{subject}}}", &call).unwrap(), "a{b}c{alice}");
+        for text in ["{", "}", "{subject", "subject}", "a}b{"] {
+            assert_eq!(rendered(text, &call), Err(TemplateError::Brace), "{text}");
+        }
+        for text in ["{}", "{user}", "{header.}", "{caller.id}", "{token.x}"] {
+            assert!(matches!(rendered(text, &call), Err(TemplateError::Unknown(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_filled_in_is_not_read_again() {
+        let values = BTreeMap::from([(Placeholder::Header("x".into()), "{subject}".into())]);
+        let call = CallContext { values, ..CallContext::default() };
+        assert_eq!(rendered("{header.x}", &call).unwrap(), "{subject}");
+    }
+}
