@@ -39,6 +39,11 @@ impl<'a> Extension<'a> {
         Self { at, raw, settings, undrawn, refused: Vec::new(), complete: true }
     }
 
+    /// The settings as given, but for those that were taken.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Lets an extension take what is its own. `None` stands for an extension that is not known.
     pub(super) fn build<T>(
         &mut self,

@@ -10,6 +10,7 @@ use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::proxy::route::RoutingTable;
+use claviger_actors::registration::credential::CredentialDigest;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
 use url::Url;
@@ -78,6 +79,7 @@ impl Profiles<'_> {
         let grant_row = grant(file, faults);
         let auth_row = client_auth(file, faults);
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
+        let credential = credential(file, &extension);
         let grant = extension.build(grant_row.map(|row| row.build));
         let client_auth = extension.build(auth_row.map(|row| row.build));
         extension.finish(ProfileFile::KEYS, faults);
@@ -101,6 +103,7 @@ impl Profiles<'_> {
                 profile,
                 provider: provider?,
                 client_id: client_id?,
+                credential,
                 scopes: scopes?,
                 redirect_uri: self.redirect_uri?.clone(),
                 authorize_params,
@@ -166,6 +169,21 @@ fn enough(
 
 fn provider_place(file: &ProfileFile) -> &Place {
     file.provider.as_ref().map_or(&file.at, |name| &name.at)
+}
+
+/// Names all that a token request of this profile is made of.
+fn credential(file: &ProfileFile, extension: &Extension<'_>) -> String {
+    let mut digest = CredentialDigest::new();
+    let texts = [&file.provider, &file.client_id, &file.client_auth, &file.grant];
+    texts.iter().for_each(|text| digest.add(text.as_ref().map_or("", |text| &text.value).as_bytes()));
+    let scopes = file.scopes.iter().flat_map(|scopes| &scopes.value);
+    scopes.for_each(|scope| digest.add(scope.as_bytes()));
+    for (name, value) in file.token_params.iter().flatten() {
+        digest.add(name.as_bytes());
+        digest.add(value.value.0.as_bytes());
+    }
+    extension.settings().add_to(&mut digest);
+    digest.finish()
 }
 
 fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {

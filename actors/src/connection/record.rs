@@ -18,6 +18,9 @@ pub struct ConnectionRecord {
     /// sent to, whatever the configuration says by now.
     #[serde(default)]
     pub issued_by: String,
+    /// Names the credential that the token set was obtained with, if no person was asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub obtained_with: String,
     /// What is held.
     pub held: Held,
     /// A token request that was journalled before it was sent, and has not been answered.

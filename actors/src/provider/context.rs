@@ -259,6 +259,16 @@ impl ProviderContext {
         record.issued_by == self.profile.registration.provider.identity()
     }
 
+    /// Whether what `record` holds was obtained with the credential of today. What a person granted
+    /// outlives the client's secrets.
+    pub(super) fn is_current(&self, record: &ConnectionRecord) -> bool {
+        record.obtained_with == self.credential()
+    }
+
+    fn credential(&self) -> &str {
+        if self.profile.grant.needs_person() { "" } else { &self.profile.registration.credential }
+    }
+
     /// What is published for a subject that was never connected, so that the next call need not
     /// look into the store again.
     pub(super) fn never_connected(&self, subject: &Subject) -> Connection {
@@ -273,6 +283,7 @@ impl ProviderContext {
             created_at: self.now(),
             origins: self.profile.origins.clone(),
             issued_by: self.profile.registration.provider.identity(),
+            obtained_with: self.credential().to_owned(),
             held: Held::Nothing,
             in_flight: None,
             learned_lifetime: None,

@@ -1,5 +1,6 @@
 //! What we are to one authorization server: a checked profile, without its strategies.
 
+pub mod credential;
 pub mod outbound;
 pub mod policy;
 mod provider;
@@ -35,6 +36,9 @@ pub struct ClientRegistration {
     pub provider: ProviderDetails,
     /// RFC 6749 section 2.2.
     pub client_id: String,
+    /// Names the whole of what token requests are made of ([`credential::CredentialDigest`]): a token
+    /// that a profile without a person obtained with another is not used any more.
+    pub credential: String,
     /// What is asked for.
     pub scopes: ScopeSet,
     /// The redirection endpoint registered with the provider (RFC 6749 section 3.1.2).

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::credential::CredentialDigest;
 use crate::protocol::secret::{Secret, SecretBytes};
 
 const NOT_A_SECRET: &str = "must be a secret: a string, { env = \"NAME\" } or { file = \"path\" }";
@@ -36,6 +37,20 @@ impl Setting {
                 members.collect::<Option<_>>().map(serde_json::Value::Object)
             }
             Self::Secret(_) | Self::Binary(_) => None,
+        }
+    }
+
+    fn add_to(&self, digest: &mut CredentialDigest) {
+        match self {
+            Self::Secret(secret) => digest.add(secret.expose().as_bytes()),
+            Self::Binary(bytes) => digest.add(bytes.expose()),
+            Self::Value(serde_json::Value::String(text)) => digest.add(text.as_bytes()),
+            Self::Value(value) => digest.add(value.to_string().as_bytes()),
+            Self::Table(table) => table.add_to(digest),
+            Self::List(items) => {
+                digest.add(&items.len().to_le_bytes());
+                items.iter().for_each(|item| item.add_to(digest));
+            }
         }
     }
 
@@ -166,6 +181,15 @@ impl Settings {
                 let problem = format!("is not known here; known: {}", known.join(", "));
                 Err(SettingsError { key: format!("{key}.{unknown}"), problem })
             }
+        }
+    }
+
+    /// Adds everything given so far to `digest`, secrets too, so that no two settings look alike.
+    pub fn add_to(&self, digest: &mut CredentialDigest) {
+        digest.add(&self.given.len().to_le_bytes());
+        for (key, setting) in &self.given {
+            digest.add(key.as_bytes());
+            setting.add_to(digest);
         }
     }
 

@@ -45,6 +45,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
             ..ProviderDetails::default()
         },
         client_id: "client".into(),
+        credential: "credential".into(),
         scopes: ScopeSet::default(),
         redirect_uri: url("https://gateway.example/callback"),
         authorize_params: Vec::new(),

@@ -97,6 +97,7 @@ fn record(token: &str) -> ConnectionRecord {
         created_at: at,
         origins: OriginSet::new(["https://api.example:443".to_owned(), "https://b.example:443".to_owned()]),
         issued_by: "https://as.example".to_owned(),
+        obtained_with: String::new(),
         held: Held::Tokens(Box::new(TokenSet {
             access_token: AccessToken::new(token).unwrap(),
             token_type: TokenType::Bearer,
