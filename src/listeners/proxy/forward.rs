@@ -16,7 +16,7 @@ use claviger_actors::proxy::response::UpstreamResponse;
 use claviger_actors::proxy::upstream::Exchange;
 use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 
 use super::answer::answer;
 use super::asked::{Asked, Refusal};
@@ -98,18 +98,20 @@ impl<G: ProxyGateway> Errand<'_, G> {
             body: &self.body,
             idempotent: self.method.is_idempotent(),
             timeout: route.timeout,
-            make: &|body| self.request(authorization, body),
+            make: &|body| self.request(connection.token_header(), authorization, body),
         };
         self.desk.worker.pool().send(&exchange).await
     }
 
     fn request(
         &self,
+        token_header: &HeaderName,
         authorization: &HeaderValue,
         body: RequestBody,
     ) -> Result<Request<RequestBody>, HeaderError> {
         let added = Additions {
             upstream_host: host_header(&self.call.route.origin),
+            token_header,
             authorization,
             peer: self.asked.peer(),
             host: self.asked.host.as_bytes(),
