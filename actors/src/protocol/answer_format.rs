@@ -178,9 +178,12 @@ mod tests {
     fn a_form_is_read_whatever_it_calls_itself() {
         let expected = json!({"access_token": "a+b", "scope": "repo,gist", "token_type": "bearer"});
         let form = "access_token=a%2Bb&scope=repo%2Cgist&token_type=bearer\n";
-        for kind in
-            ["application/x-www-form-urlencoded; charset=utf-8", "text/plain", "text/html", "application/json"]
-        {
+        for kind in [
+            "application/x-www-form-urlencoded; charset=utf-8",
+            "text/plain",
+            "text/html",
+            "application/json",
+        ] {
             assert_eq!(read(kind, form).unwrap(), expected, "{kind}");
         }
         assert_eq!(read("text/plain", "{\"error\":\"x\"}").unwrap(), json!({"error": "x"}));

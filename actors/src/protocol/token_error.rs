@@ -236,8 +236,11 @@ pub(super) fn find_code(members: &Map<String, Value>, format: AnswerFormat<'_>) 
         Some(Value::Number(number)) => Some(error_code(&number.to_string())),
         _ => None,
     };
-    let mut codes: Vec<String> =
-        own.into_iter().chain(PLACES.iter().flat_map(|path| at(path))).filter(|code| !code.is_empty()).collect();
+    let mut codes: Vec<String> = own
+        .into_iter()
+        .chain(PLACES.iter().flat_map(|path| at(path)))
+        .filter(|code| !code.is_empty())
+        .collect();
     codes.extend(at(AMBIGUOUS_PLACE).into_iter().filter(|code| known(code).is_some()));
     let best = codes.iter().position(|code| known(code).is_some()).unwrap_or(0);
     (!codes.is_empty()).then(|| codes.swap_remove(best))

@@ -65,7 +65,10 @@ impl TokenRequest {
         for params in [&mut self.params, &mut self.query] {
             if name != other && params.iter().any(|(known, _)| known == name) {
                 params.retain(|(known, _)| known != other);
-                params.iter_mut().filter(|(known, _)| known == name).for_each(|(known, _)| other.clone_into(known));
+                params
+                    .iter_mut()
+                    .filter(|(known, _)| known == name)
+                    .for_each(|(known, _)| other.clone_into(known));
             }
         }
     }
@@ -189,8 +192,7 @@ mod tests {
         let (headers, body) = request.clone().into_body();
         assert_eq!(headers[CONTENT_TYPE], "application/json");
         let read: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let expected =
-            serde_json::json!({"grant_type": "authorization_code", "code": "a\"b\\c\u{1}é"});
+        let expected = serde_json::json!({"grant_type": "authorization_code", "code": "a\"b\\c\u{1}é"});
         assert_eq!(read, expected);
         let empty = TokenRequest { format: RequestFormat::Json, ..TokenRequest::default() };
         assert_eq!(body_of(empty), "{}");

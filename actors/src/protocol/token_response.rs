@@ -20,8 +20,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
-use super::answer_format::members_of;
 pub use super::answer_format::AnswerFormat;
+use super::answer_format::members_of;
 use super::scope::ScopeSet;
 use super::secret::Secret;
 use super::strict_json;

@@ -318,10 +318,7 @@ async fn only_token_requests_are_written_so() {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({})));
     let quirks = Quirks { token_request_format: RequestFormat::Json, ..Quirks::default() };
     let profile = quirky("none", quirks);
-    endpoint_over(&transport)
-        .revoke(to(&profile, &profiles::url(TOKEN)), "t", "access_token")
-        .await
-        .unwrap();
+    endpoint_over(&transport).revoke(to(&profile, &profiles::url(TOKEN)), "t", "access_token").await.unwrap();
     assert_eq!(transport.sent()[0].body, "token=t&token_type_hint=access_token&client_id=client");
 }
 
@@ -330,9 +327,15 @@ async fn a_refresh_has_parameters_of_its_own() {
     let mut profile = profile("none");
     profile.registration.refresh_params = vec![("prompt".into(), "no".into())];
     let sent = sent_by(&profile, refresh()).await;
-    assert_eq!(sent.body, "grant_type=refresh_token&refresh_token=old-refresh-token&prompt=no&client_id=client");
+    assert_eq!(
+        sent.body,
+        "grant_type=refresh_token&refresh_token=old-refresh-token&prompt=no&client_id=client"
+    );
     let sent = sent_by(&profile, TokenRequest::new("client_credentials")).await;
-    assert_eq!(sent.body, "grant_type=client_credentials&resource=https%3A%2F%2Fapi.example&client_id=client");
+    assert_eq!(
+        sent.body,
+        "grant_type=client_credentials&resource=https%3A%2F%2Fapi.example&client_id=client"
+    );
 }
 
 #[tokio::test(start_paused = true)]

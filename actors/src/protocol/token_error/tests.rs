@@ -141,7 +141,8 @@ fn secrets_that_a_server_repeats_are_left_out() {
         "error_description": format!("{} {secret}", "the refresh token is expired:".repeat(6)),
     });
     let fault = of_status(400, &body.to_string()).without([secret, "abc"]);
-    let expected = TokenAnswerError::Refused { code: String::new(), description: None, status: 400, own: None };
+    let expected =
+        TokenAnswerError::Refused { code: String::new(), description: None, status: 400, own: None };
     assert_eq!(fault, expected);
     let body = r#"{"error":"invalid_grant","error_description":"token expired"}"#;
     assert_eq!(of_status(400, body).without([secret]), of_status(400, body));
@@ -170,7 +171,9 @@ fn retry_after_is_read_as_seconds_or_date() {
 
 #[test]
 fn a_refusal_is_one_whatever_its_body() {
-    for (status, body) in [(403, ""), (403, "<html>forbidden</html>"), (400, "forbidden"), (403, "{}"), (404, "[]")] {
+    for (status, body) in
+        [(403, ""), (403, "<html>forbidden</html>"), (400, "forbidden"), (403, "{}"), (404, "[]")]
+    {
         let fault = of_status(status, body);
         assert_eq!(fault.meaning(), Some(CodeMeaning::RequestRefused), "{status} {body}: {fault}");
     }
@@ -191,11 +194,8 @@ fn a_servers_own_codes_mean_what_was_said() {
         ("190".to_owned(), CodeMeaning::GrantDead),
         ("invalid_request".to_owned(), CodeMeaning::ServerUnwell),
     ]);
-    let format = AnswerFormat {
-        members: Some(&members),
-        error_meanings: Some(&meanings),
-        ..AnswerFormat::default()
-    };
+    let format =
+        AnswerFormat { members: Some(&members), error_meanings: Some(&meanings), ..AnswerFormat::default() };
     let read = |body: &str| {
         TokenAnswerError::of_answer(400, &HeaderMap::new(), body.as_bytes(), Timestamp::from_secs(0), format)
     };

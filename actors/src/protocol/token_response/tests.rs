@@ -8,7 +8,13 @@ use super::*;
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
 fn parse(body: impl ToString) -> Result<TokenResponse, TokenAnswerError> {
-    parse_token_answer(StatusCode::OK, &HeaderMap::new(), body.to_string().as_bytes(), NOW, AnswerFormat::default())
+    parse_token_answer(
+        StatusCode::OK,
+        &HeaderMap::new(),
+        body.to_string().as_bytes(),
+        NOW,
+        AnswerFormat::default(),
+    )
 }
 
 fn with(name: &str, value: Value) -> Result<TokenResponse, TokenAnswerError> {
@@ -188,9 +194,16 @@ fn further_members_are_kept_unless_they_are_secret_or_too_many() {
 fn a_byte_order_mark_and_any_success_status_are_tolerated() {
     let body = "\u{feff}{\"access_token\":\"a\"}";
     assert!(parse(body).is_ok());
-    let created = parse_token_answer(StatusCode::CREATED, &HeaderMap::new(), body.as_bytes(), NOW, AnswerFormat::default());
+    let created = parse_token_answer(
+        StatusCode::CREATED,
+        &HeaderMap::new(),
+        body.as_bytes(),
+        NOW,
+        AnswerFormat::default(),
+    );
     assert!(created.is_ok());
-    let no_content = parse_token_answer(StatusCode::NO_CONTENT, &HeaderMap::new(), b"", NOW, AnswerFormat::default());
+    let no_content =
+        parse_token_answer(StatusCode::NO_CONTENT, &HeaderMap::new(), b"", NOW, AnswerFormat::default());
     assert!(matches!(no_content, Err(TokenAnswerError::Malformed { .. })));
 }
 

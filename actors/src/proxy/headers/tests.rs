@@ -228,7 +228,9 @@ fn only_free_headers_can_carry_a_token() {
     for name in ["authorization", "x-api-key", "x-shopify-access-token", "private-token"] {
         assert!(may_carry_token(name), "{name}");
     }
-    for name in ["host", "connection", "content-length", "cookie", "via", "claviger-subject", "proxy-authorization"] {
+    for name in
+        ["host", "connection", "content-length", "cookie", "via", "claviger-subject", "proxy-authorization"]
+    {
         assert!(!may_carry_token(name), "{name}");
     }
 }
