@@ -259,6 +259,7 @@ fn checked(text: &str) -> Result<Url, TemplateUrlError> {
     if text.len() > LONGEST || !visible {
         return Err(Refused("is too long or has characters that no URL has"));
     }
+    let Some((_, after_scheme)) = text.split_once("://") else { return Err(Refused("is no URL")) };
     let url = Url::parse(text).map_err(|_| Refused("is no URL"))?;
     if !is_allowed_endpoint(&url) {
         return Err(Refused("is not an https URL"));
@@ -270,9 +271,8 @@ fn checked(text: &str) -> Result<Url, TemplateUrlError> {
         return Err(Refused("has a query or fragment"));
     }
     // As written, before the parser takes dot segments away.
-    let written =
-        text.find("://").and_then(|at| text[at + 3..].find('/').map(|slash| &text[at + 3 + slash..]));
-    path::check_path(written.unwrap_or("/").as_bytes()).map_err(|_| Refused("has a path that is refused"))?;
+    let written = after_scheme.find('/').map_or("/", |slash| &after_scheme[slash..]);
+    path::check_path(written.as_bytes()).map_err(|_| Refused("has a path that is refused"))?;
     Ok(url)
 }
 

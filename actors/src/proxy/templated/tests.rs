@@ -58,6 +58,7 @@ fn no_provider_chooses_any_upstream() {
         "https://acme.salesforce.com\\.evil.example",
         "https://evil.example/.salesforce.com",
         "https:evil.example",
+        "https:acme.salesforce.com",
         "//acme.salesforce.com",
         "javascript:alert(1)",
         "https://acme.salesforce.com\r\nx: y",
@@ -100,7 +101,7 @@ fn a_value_within_cannot_leave_its_place() {
 #[test]
 fn what_a_token_is_bound_to_changes_with_template_and_hosts_but_not_with_the_path() {
     let base = salesforce().binding();
-    assert_eq!(&*base, "{token.instance_url} at *.salesforce.com, localhost:4000");
+    assert_eq!(&*base, "{token.instance_url} at localhost:4000, *.salesforce.com");
     let hosts = ["localhost:4000", "*.salesforce.com", "*.salesforce.com"];
     assert_eq!(template("{token.instance_url}/other", &hosts).binding(), base);
     assert_ne!(template("{token.other}/other", &hosts).binding(), base);
