@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::protocol::identifiers::ConnectionId;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
+use crate::registration::quirks::Presentation;
 use crate::store::Revision;
 
 mod record;
@@ -307,6 +309,7 @@ pub struct Connection {
 /// What the hot path reads, worked out once when a connection is published.
 #[derive(Debug)]
 struct ReadyToken {
+    header: HeaderName,
     authorization: HeaderValue,
     fingerprint: TokenFingerprint,
     usable_until: Timestamp,
@@ -330,6 +333,7 @@ impl Connection {
                 let usable_until = refresh.usable_until(tokens);
                 let refresh_from = refresh.refresh_from(tokens);
                 ReadyToken {
+                    header: AUTHORIZATION,
                     authorization: tokens.access_token.bearer_header(),
                     fingerprint: tokens.access_token.fingerprint(),
                     usable_until,
@@ -349,6 +353,18 @@ impl Connection {
             ready,
             refresh_asked_at,
         }
+    }
+
+    /// The same connection, its token presented in the API's own way.
+    #[must_use]
+    pub fn presented_as(mut self, presentation: &Presentation) -> Self {
+        if let (Some(ready), Some(tokens)) = (&mut self.ready, self.state.tokens())
+            && *presentation != Presentation::default()
+        {
+            ready.header = presentation.header();
+            ready.authorization = tokens.access_token.header(presentation.scheme());
+        }
+        self
     }
 
     /// Whether it is this reader's turn to have the token refreshed ahead of its end: `true` at most
@@ -399,7 +415,12 @@ impl Connection {
         self.standing.store(REFUSED, Ordering::Relaxed);
     }
 
-    /// The `Authorization` value to send upstream if the token is usable at `now`.
+    /// The header that carries the token: `Authorization`, unless the API has one of its own.
+    pub fn token_header(&self) -> &HeaderName {
+        self.ready.as_ref().map_or(&AUTHORIZATION, |ready| &ready.header)
+    }
+
+    /// That header's value to send upstream if the token is usable at `now`.
     pub fn authorization(&self, now: Timestamp) -> Option<&HeaderValue> {
         self.ready.as_ref().filter(|ready| now < ready.usable_until).map(|ready| &ready.authorization)
     }

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use claviger_actors::proxy::route::UpstreamOrigin;
 use url::{Host, Url};
 
 use super::error::Faults;
@@ -48,14 +47,4 @@ fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
         None => false,
     }
-}
-
-/// The origin of an upstream's URL (RFC 6454 section 6.2).
-pub(super) fn origin(url: &Url) -> Option<UpstreamOrigin> {
-    Some(UpstreamOrigin {
-        tls: url.scheme() == "https",
-        host: url.host_str()?.to_owned(),
-        port: url.port_or_known_default()?,
-        serialized: url.origin().ascii_serialization().into(),
-    })
 }

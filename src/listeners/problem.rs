@@ -140,6 +140,7 @@ impl Problem {
                 Self::new(Code::BadRequest, detail, request_id)
             }
             UpstreamError::TokenEnded => Self::new(Code::TokenUnavailable, detail, request_id).retry_after(1),
+            UpstreamError::Unresolved(_) => Self::new(Code::TokenUnavailable, detail, request_id),
             timeout if timeout.is_timeout() => Self::new(Code::UpstreamTimeout, detail, request_id),
             _ => Self::new(Code::UpstreamUnreachable, detail, request_id),
         }

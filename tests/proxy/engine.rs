@@ -207,6 +207,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
             serialized: Arc::from(format!("http://{upstream}")),
         }),
         upstream_path: "/v1".to_owned(),
+        template: None,
         profile: ProfileId::new("p").unwrap(),
         subject: SubjectSource::Caller,
         methods: None,

@@ -5,6 +5,7 @@
 
 pub mod client_secret_basic;
 pub mod client_secret_post;
+pub mod client_secret_query;
 pub mod none;
 
 use std::fmt;
@@ -75,6 +76,7 @@ pub struct ClientAuthRow {
 pub static CLIENT_AUTH_METHODS: &[ClientAuthRow] = &[
     ClientAuthRow { name: client_secret_basic::NAME, build: client_secret_basic::build },
     ClientAuthRow { name: client_secret_post::NAME, build: client_secret_post::build },
+    ClientAuthRow { name: client_secret_query::NAME, build: client_secret_query::build },
     ClientAuthRow { name: none::NAME, build: none::build },
 ];
 

@@ -100,3 +100,26 @@ fn a_method_takes_its_secret_and_says_when_there_is_none() {
     (find("none").unwrap().build)(&mut given).unwrap();
     assert_eq!(given.leftovers().collect::<Vec<_>>(), ["client_secret"]);
 }
+
+#[test]
+fn raw_basic_credentials_are_joined_as_they_are() {
+    let method = (find("client_secret_basic").unwrap().build)(&mut settings("p w+d/%")).unwrap();
+    let quirks = Quirks { raw_basic_credentials: true, ..Quirks::default() };
+    let authenticate = |client_id| {
+        let mut request = TokenRequest::new("client_credentials");
+        let context = ClientAuthContext {
+            client_id,
+            quirks: &quirks,
+            credential: 0,
+            issuer: None,
+            token_endpoint: None,
+            now: Timestamp::from_secs(1_700_000_000),
+            entropy: &SystemEntropy,
+        };
+        method.authenticate(&context, &mut request).map(|()| request)
+    };
+    let header = authenticate("my id").unwrap().headers[AUTHORIZATION].clone();
+    assert!(header.is_sensitive());
+    assert_eq!(header.to_str().unwrap(), format!("Basic {}", STANDARD.encode("my id:p w+d/%")));
+    assert!(authenticate("my:id").is_err(), "the colon would move the border");
+}

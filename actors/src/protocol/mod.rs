@@ -3,6 +3,7 @@
 //! Reading order: `secret`, `identifiers`, `scope`, `token`, then one request and its answer at a
 //! time.
 
+pub mod answer_format;
 pub mod authorization_request;
 pub mod authorization_response;
 pub mod id_token;

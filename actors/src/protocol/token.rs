@@ -54,7 +54,14 @@ impl AccessToken {
     /// `Bearer …` as a header value, marked sensitive, wiped when its last clone is dropped
     /// (RFC 6750 section 2.1).
     pub fn bearer_header(&self) -> HeaderValue {
-        let bytes = wiped_bytes([b"Bearer ", self.expose().as_bytes()].concat());
+        self.header("Bearer")
+    }
+
+    /// As [`bearer_header`](Self::bearer_header), with another scheme, or none if it is empty. An
+    /// unusable scheme makes an empty value.
+    pub fn header(&self, scheme: &str) -> HeaderValue {
+        let space = if scheme.is_empty() { "" } else { " " };
+        let bytes = wiped_bytes([scheme, space, self.expose()].concat().into_bytes());
         // `new` admitted visible ASCII only, so this cannot fail; an empty value is the safe answer.
         let mut value =
             HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""));
@@ -219,6 +226,11 @@ mod tests {
         assert_eq!(header, "Bearer mF_9.B5f-4.1JqM");
         assert!(header.is_sensitive());
         assert!(!format!("{header:?}").contains("mF_9"));
+        let token = AccessToken::new("mF_9.B5f-4.1JqM").unwrap();
+        assert_eq!(token.header("Zoho-oauthtoken"), "Zoho-oauthtoken mF_9.B5f-4.1JqM");
+        assert_eq!(token.header(""), "mF_9.B5f-4.1JqM");
+        assert!(token.header("").is_sensitive());
+        assert_eq!(token.header("a\r\nb"), "");
     }
 
     #[test]

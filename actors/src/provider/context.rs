@@ -236,7 +236,8 @@ impl ProviderContext {
         let (id, origins) = (connection.id.clone(), connection.origins.clone());
         let (revision, created_at, renewable) =
             (connection.revision, connection.created_at, connection.renewable);
-        let held_back = Connection::new(id, revision, origins, created_at, state, renewable, policy);
+        let held_back = Connection::new(id, revision, origins, created_at, state, renewable, policy)
+            .presented_as(&self.profile.registration.provider.quirks.presentation);
         (held_back, self.failure_error(&connection.id.subject, &failure, None))
     }
 
@@ -252,6 +253,7 @@ impl ProviderContext {
             || self.issued(record) && state.tokens().is_some_and(|tokens| tokens.refresh_token.is_some());
         let policy = &self.profile.registration.refresh;
         Connection::new(id, revision, record.origins.clone(), record.created_at, state, renewable, policy)
+            .presented_as(&self.profile.registration.provider.quirks.presentation)
     }
 
     /// Whether what `record` holds is from the authorization server that the profile names today.

@@ -37,6 +37,9 @@ impl Granted {
         learned_lifetime: Option<u64>,
     ) -> TokenSet {
         let response = self.response;
+        // A refresh does not repeat what was said once, such as the host of the API.
+        let mut extra = before.map(|old| old.extra.clone()).unwrap_or_default();
+        extra.extend(response.extra);
         let expiry = expiry_of(
             &response.access_token,
             response.expires_in,
@@ -54,7 +57,7 @@ impl Granted {
             scope: response.scope.or_else(|| before.and_then(|old| old.scope.clone())),
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
-            extra: response.extra,
+            extra,
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use url::Url;
 
+use super::templated::UpstreamTemplate;
 use crate::protocol::identifiers::{ProfileId, RouteId};
 
 /// Whose token a call uses.
@@ -26,10 +28,13 @@ pub struct Route {
     pub id: RouteId,
     /// Path prefix here, without a trailing slash (the root is empty).
     pub path: String,
-    /// The upstream's scheme, host and port.
+    /// The upstream's scheme, host and port. Where the token answer names it, its serialization is what
+    /// token sets are bound to, and nothing else of it is used.
     pub origin: Arc<UpstreamOrigin>,
     /// Path prefix there, without a trailing slash.
     pub upstream_path: String,
+    /// Makes the upstream of the token answer, if it is not the same for all.
+    pub template: Option<Arc<UpstreamTemplate>>,
     /// The profile whose token it uses.
     pub profile: ProfileId,
     /// Whose token it uses.
@@ -54,6 +59,23 @@ pub struct UpstreamOrigin {
     /// ASCII serialization, `scheme://host:port` with the default port left out: what connections
     /// are bound to.
     pub serialized: Arc<str>,
+}
+
+impl UpstreamOrigin {
+    /// The origin of `url`, if it has a host (RFC 6454 section 6.2).
+    pub fn of(url: &Url) -> Option<Self> {
+        Some(Self {
+            tls: url.scheme() == "https",
+            host: url.host_str()?.to_owned(),
+            port: url.port_or_known_default()?,
+            serialized: url.origin().ascii_serialization().into(),
+        })
+    }
+
+    /// What stands for the origin of a route whose upstream the token answer names.
+    pub fn templated(template: &UpstreamTemplate) -> Self {
+        Self { tls: true, host: String::new(), port: 0, serialized: template.binding() }
+    }
 }
 
 /// All routes, by longest path prefix on segment boundaries.
@@ -127,6 +149,7 @@ mod tests {
                 serialized: Arc::from("http://127.0.0.1:1"),
             }),
             upstream_path: String::new(),
+            template: None,
             profile: ProfileId::new("p").unwrap(),
             subject: SubjectSource::Caller,
             methods: None,

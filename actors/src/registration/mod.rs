@@ -43,10 +43,12 @@ pub struct ClientRegistration {
     pub scopes: ScopeSet,
     /// The redirection endpoint registered with the provider (RFC 6749 section 3.1.2).
     pub redirect_uri: Url,
-    /// Further parameters of the authorization request.
+    /// Further parameters of the authorization request: the profile's and its provider's.
     pub authorize_params: Vec<(String, String)>,
-    /// Further parameters of every token request.
+    /// Further parameters of token requests that are no refresh: the profile's and its provider's.
     pub token_params: Vec<(String, String)>,
+    /// Further parameters of refresh requests, likewise.
+    pub refresh_params: Vec<(String, String)>,
     /// PKCE method.
     pub pkce: Pkce,
     /// Signature algorithm that ID tokens must have; otherwise metadata's, without `none`.

@@ -10,7 +10,9 @@ use crate::client_auth;
 use crate::clock::{SystemEntropy, Timestamp};
 use crate::grants::refresh_token::refresh_request;
 use crate::protocol::token::RefreshToken;
+use crate::protocol::token_request::RequestFormat;
 use crate::registration::Endpoints;
+use crate::registration::quirks::Quirks;
 use crate::registration::settings::{Setting, Settings};
 use crate::testing::{Answer, ManualClock, ScriptedTransport, SentRequest, profiles};
 
@@ -37,6 +39,7 @@ static NOTHING: LazyLock<ResolvedMetadata> = LazyLock::new(|| ResolvedMetadata {
 fn profile(client_auth: &str) -> Profile {
     let mut registration = profiles::registration("acme");
     registration.token_params = vec![("resource".into(), "https://api.example".into())];
+    registration.refresh_params = registration.token_params.clone();
     profiles::profile(registration, "client_credentials", client_auth)
 }
 
@@ -80,7 +83,7 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
 async fn configured_parameters_override_neither_grant_nor_client() {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
     let mut profile = profile("none");
-    profile.registration.token_params =
+    profile.registration.refresh_params =
         ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
             .map(|name| (name.to_owned(), "evil".to_owned()))
             .to_vec();
@@ -267,4 +270,91 @@ async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
     let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await;
     assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);
     assert_eq!(transport.count(), 1);
+}
+
+fn quirky(client_auth: &str, quirks: Quirks) -> Profile {
+    let mut profile = profile(client_auth);
+    profile.registration.provider.quirks = Arc::new(quirks);
+    profile
+}
+
+async fn sent_by(profile: &Profile, request: TokenRequest) -> SentRequest {
+    let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
+    endpoint_over(&transport).request(to(profile, &profiles::url(TOKEN)), request).await.unwrap();
+    transport.sent().remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_written_as_its_server_wants_it() {
+    let header = http::HeaderName::from_static("notion-version");
+    let quirks = Quirks {
+        scope_separator: Some(','),
+        scope_parameter: Some("scopes".into()),
+        token_request_format: RequestFormat::Json,
+        token_request_headers: HeaderMap::from_iter([
+            (header.clone(), HeaderValue::from_static("2022-06-28")),
+            (ACCEPT, HeaderValue::from_static("text/json")),
+        ]),
+        client_id_parameter: Some("client_key".into()),
+        client_secret_parameter: Some("key_secret".into()),
+        ..Quirks::default()
+    };
+    let mut request = TokenRequest::new("client_credentials");
+    request.param("scope", "a b c");
+    let sent = sent_by(&quirky("client_secret_post", quirks), request).await;
+    let body: serde_json::Value = serde_json::from_slice(&sent.body).unwrap();
+    let expected = json!({
+        "grant_type": "client_credentials", "scopes": "a,b,c", "resource": "https://api.example",
+        "client_key": "client", "key_secret": "client-secret",
+    });
+    assert_eq!(body, expected);
+    assert_eq!(sent.headers[CONTENT_TYPE], "application/json");
+    assert_eq!(sent.headers[ACCEPT], "text/json");
+    assert_eq!(sent.headers[header], "2022-06-28");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_token_requests_are_written_so() {
+    let transport = ScriptedTransport::new(|_| Answer::json(200, json!({})));
+    let quirks = Quirks { token_request_format: RequestFormat::Json, ..Quirks::default() };
+    let profile = quirky("none", quirks);
+    endpoint_over(&transport).revoke(to(&profile, &profiles::url(TOKEN)), "t", "access_token").await.unwrap();
+    assert_eq!(transport.sent()[0].body, "token=t&token_type_hint=access_token&client_id=client");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_has_parameters_of_its_own() {
+    let mut profile = profile("none");
+    profile.registration.refresh_params = vec![("prompt".into(), "no".into())];
+    let sent = sent_by(&profile, refresh()).await;
+    assert_eq!(
+        sent.body,
+        "grant_type=refresh_token&refresh_token=old-refresh-token&prompt=no&client_id=client"
+    );
+    let sent = sent_by(&profile, TokenRequest::new("client_credentials")).await;
+    assert_eq!(
+        sent.body,
+        "grant_type=client_credentials&resource=https%3A%2F%2Fapi.example&client_id=client"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_in_the_query_are_in_no_error() {
+    let quirks = Quirks { client_secret_parameter: Some("secret".into()), ..Quirks::default() };
+    let profile = quirky("client_secret_query", quirks);
+    let sent = sent_by(&profile, TokenRequest::new("client_credentials")).await;
+    assert_eq!(sent.url.query(), Some("client_id=client&secret=client-secret"));
+    assert_eq!(sent.body, "grant_type=client_credentials&resource=https%3A%2F%2Fapi.example");
+
+    let parrot = ScriptedTransport::new(|sent: &SentRequest| {
+        let words = format!("cannot serve {}", sent.url);
+        Answer::json(400, json!({"error": "own_code", "error_description": words}))
+    });
+    let endpoint = profiles::url("https://as.example/token?tenant=a%20b");
+    let failure = endpoint_over(&parrot)
+        .request(to(&profile, &endpoint), TokenRequest::new("client_credentials"))
+        .await
+        .unwrap_err();
+    assert_eq!(parrot.sent()[0].url.query(), Some("tenant=a%20b&client_id=client&secret=client-secret"));
+    assert!(!failure.detail.contains("client-secret"), "{}", failure.detail);
 }

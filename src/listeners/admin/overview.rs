@@ -110,6 +110,7 @@ mod tests {
                 serialized: Arc::from("https://api.example"),
             }),
             upstream_path: "/v3".into(),
+            template: None,
             profile: ProfileId::new("google").unwrap(),
             subject: SubjectSource::Header,
             methods: Some(vec![http::Method::GET]),
