@@ -11,7 +11,7 @@ use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
-use crate::protocol::id_token::IdTokenChecks;
+use crate::protocol::id_token::{self, IdTokenChecks};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
@@ -171,7 +171,8 @@ pub(super) async fn identity(
         access_token: Some(access_token),
         now: at,
     };
-    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, id_token, &checks).await;
+    let verify = |keys: &_| id_token::verify(id_token, keys, &checks);
+    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, at, verify).await;
     match verified {
         Ok(claims) => Ok(claims.identity()),
         Err(VerifyError::Keys(failure)) => Err(failure),
