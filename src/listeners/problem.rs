@@ -38,7 +38,7 @@ pub struct Problem {
     #[serde(skip)]
     retry_after: Option<u64>,
     #[serde(skip)]
-    challenge: Option<&'static str>,
+    challenges: Vec<&'static str>,
 }
 
 impl Problem {
@@ -54,7 +54,7 @@ impl Problem {
             request_id: request_id.into(),
             authorization_url: None,
             retry_after: None,
-            challenge: None,
+            challenges: Vec::new(),
         }
     }
 
@@ -82,7 +82,7 @@ impl Problem {
     /// Adds a `WWW-Authenticate` challenge.
     #[must_use]
     pub fn challenge(mut self, challenge: &'static str) -> Self {
-        self.challenge = Some(challenge);
+        self.challenges.push(challenge);
         self
     }
 
@@ -145,19 +145,22 @@ impl Problem {
         }
     }
 
-    /// Why a caller is not let in, with the challenge of the method it might use.
+    /// Why a caller is not let in, with the challenges of the methods it might use.
     pub fn from_caller_auth_error(
         error: CallerAuthError,
-        challenge: &'static str,
+        challenges: &[&'static str],
         request_id: impl Into<String>,
     ) -> Self {
         use ProblemCode as Code;
         let detail = error.to_string();
         match error {
             CallerAuthError::Ambiguous => Self::new(Code::BadRequest, detail, request_id),
-            CallerAuthError::Overloaded => Self::new(Code::Overloaded, detail, request_id).retry_after(1),
+            CallerAuthError::Overloaded | CallerAuthError::KeysUnavailable => {
+                Self::new(Code::Overloaded, detail, request_id).retry_after(1)
+            }
             CallerAuthError::Absent | CallerAuthError::Refused => {
-                Self::new(Code::CallerUnauthenticated, detail, request_id).challenge(challenge)
+                let problem = Self::new(Code::CallerUnauthenticated, detail, request_id);
+                challenges.iter().fold(problem, |problem, challenge| problem.challenge(challenge))
             }
         }
     }
@@ -210,8 +213,8 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             builder.insert_header((RETRY_AFTER, seconds.to_string()));
         }
-        if let Some(challenge) = self.challenge {
-            builder.insert_header((WWW_AUTHENTICATE, challenge));
+        for challenge in &self.challenges {
+            builder.append_header((WWW_AUTHENTICATE, *challenge));
         }
         builder.body(serde_json::to_string(self).unwrap_or_default())
     }

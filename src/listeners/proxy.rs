@@ -152,7 +152,7 @@ async fn answer<G: ProxyGateway>(
         .callers
         .authenticate(asked.headers(), now)
         .await
-        .map_err(|error| asked.unauthenticated(error, desk.callers.challenge(), id))?;
+        .map_err(|error| asked.unauthenticated(error, desk.callers.challenges(), id))?;
     let routes = desk.gateway.routes();
     let call = call::admit(desk, &asked, &caller, &routes, id).map_err(|problem| problem.response())?;
     let connection = match token::at_hand(desk, &call, now) {

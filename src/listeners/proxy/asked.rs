@@ -112,11 +112,11 @@ impl<'a> Asked<'a> {
     pub(super) fn unauthenticated(
         &self,
         error: CallerAuthError,
-        challenge: &'static str,
+        challenges: &[&'static str],
         id: &RequestId,
     ) -> HttpResponse {
         tracing::debug!(request_id = id.as_str(), peer = ?self.peer(), %error, "caller refused");
-        Problem::from_caller_auth_error(error, challenge, id).response()
+        Problem::from_caller_auth_error(error, challenges, id).response()
     }
 }
 
