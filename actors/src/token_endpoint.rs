@@ -53,17 +53,19 @@ impl TokenEndpoint {
         Self { transport, clock, entropy, credential: AtomicUsize::new(0) }
     }
 
-    /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
-    /// are never followed, and nothing is tried again here but with the client's next credential.
+    /// Sends a token request, with `further` parameters and the profile's proof of the client. Of
+    /// parameters with one name the first counts. Redirects are never followed, and nothing is tried
+    /// again here but with the client's next credential.
     pub async fn request(
         &self,
         to: Addressee<'_>,
         mut request: TokenRequest,
+        further: &[(String, Secret)],
     ) -> Result<TokenResponse, Failure> {
-        for (name, value) in &to.profile.registration.token_params {
+        for (name, value) in further {
             // Neither the grant's own parameters nor the proof of the client can be overridden.
             if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
-                request.param(name, value.as_str());
+                request.param(name, value);
             }
         }
         let read = |answer: &IncomingResponse| {

@@ -4,7 +4,7 @@
 mod call_digest;
 mod subject;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -82,6 +82,24 @@ pub enum TemplateError {
     /// The call has no such value.
     #[error("the call has no value for {0}")]
     Missing(Placeholder),
+}
+
+/// What has to be gathered of a call for its token request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallNeeds {
+    /// Values, in order; the subject is not among them.
+    pub values: BTreeSet<Placeholder>,
+    /// The caller's own JWT.
+    pub caller_token: bool,
+    /// An assertion that the caller hands over.
+    pub assertion: bool,
+}
+
+impl CallNeeds {
+    /// Whether nothing is needed.
+    pub fn is_nothing(&self) -> bool {
+        self.values.is_empty() && !self.caller_token && !self.assertion
+    }
 }
 
 /// What a call brings along for templates, grants and scopes. Only what its profile or route asks for

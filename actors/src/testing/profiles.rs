@@ -49,6 +49,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
         redirect_uri: url("https://gateway.example/callback"),
         authorize_params: Vec::new(),
         token_params: Vec::new(),
+        refresh_params: Vec::new(),
         pkce: Pkce::S256,
         id_token_signing_alg: None,
         default_token_lifetime: None,

@@ -35,9 +35,7 @@ static NOTHING: LazyLock<ResolvedMetadata> = LazyLock::new(|| ResolvedMetadata {
 });
 
 fn profile(client_auth: &str) -> Profile {
-    let mut registration = profiles::registration("acme");
-    registration.token_params = vec![("resource".into(), "https://api.example".into())];
-    profiles::profile(registration, "client_credentials", client_auth)
+    profiles::profile(profiles::registration("acme"), "client_credentials", client_auth)
 }
 
 fn refresh() -> TokenRequest {
@@ -47,7 +45,7 @@ fn refresh() -> TokenRequest {
 async fn failure_for(answer: impl Fn(&SentRequest) -> Answer + Send + Sync + 'static) -> Failure {
     let transport = ScriptedTransport::new(answer);
     let outcome = endpoint_over(&transport)
-        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh(), &[])
         .await;
     assert_eq!(transport.count(), 1, "nothing is tried again here");
     outcome.expect_err("a failure")
@@ -59,8 +57,10 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
         Answer::json(200, json!({"access_token": "new", "token_type": "bearer", "expires_in": 60}))
     });
     let endpoint = endpoint_over(&transport);
+    let resource = [("resource", "https://api.example"), ("resource", "https://other.example")];
+    let further = resource.map(|(name, value)| (name.to_owned(), Secret::from(value)));
     let response = endpoint
-        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh(), &further)
         .await
         .unwrap();
     assert_eq!(response.access_token.expose(), "new");
@@ -79,12 +79,11 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
 #[tokio::test(start_paused = true)]
 async fn configured_parameters_override_neither_grant_nor_client() {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
-    let mut profile = profile("none");
-    profile.registration.token_params =
-        ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
-            .map(|name| (name.to_owned(), "evil".to_owned()))
-            .to_vec();
-    endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    let profile = profile("none");
+    let further = ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
+        .map(|name| (name.to_owned(), Secret::from("evil")));
+    let endpoint = endpoint_over(&transport);
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &further).await.unwrap();
     assert_eq!(
         transport.sent()[0].body,
         "grant_type=refresh_token&refresh_token=old-refresh-token&client_id=client"
@@ -194,7 +193,7 @@ async fn no_secret_goes_to_an_endpoint_without_tls() {
     let endpoint = endpoint_over(&transport);
     let profile = profile("client_secret_post");
     for url in ["http://as.example/token", "https://user@as.example/token"] {
-        let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh()).await.unwrap_err();
+        let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh(), &[]).await.unwrap_err();
         assert_eq!(failure.class, FailureClass::ClientMisconfigured);
         assert!(endpoint.revoke(to(&profile, &profiles::url(url)), "t", "refresh_token").await.is_err());
     }
@@ -249,9 +248,9 @@ async fn a_refused_secret_gives_way_to_the_next() {
     let method = client_auth::find("client_secret_post").unwrap();
     let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
     let endpoint = endpoint_over(&transport);
-    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await.unwrap();
     assert_eq!(transport.count(), 3);
-    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await.unwrap();
     assert_eq!(transport.count(), 4);
 }
 
@@ -264,7 +263,7 @@ async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
     settings.insert("client_secret", Setting::List(secrets.to_vec()));
     let method = client_auth::find("client_secret_basic").unwrap();
     let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
-    let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await;
+    let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await;
     assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);
     assert_eq!(transport.count(), 1);
 }
