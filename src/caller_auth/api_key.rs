@@ -214,12 +214,14 @@ mod tests {
 
     #[actix_web::test]
     async fn a_key_names_its_caller_and_no_other_does() {
-        let directory = CallerDirectory::new([caller("billing", "key-1"), caller("crm", "key-2")], &no_transport());
+        let directory =
+            CallerDirectory::new([caller("billing", "key-1"), caller("crm", "key-2")], &no_transport());
         assert_eq!(who(&directory, &headers(&["key-1"])).await.as_deref(), Ok("billing"));
         assert_eq!(who(&directory, &headers(&["key-2"])).await.as_deref(), Ok("crm"));
         assert_eq!(who(&directory, &HeaderMap::new()).await, Err(CallerAuthError::Absent));
         let long = "k".repeat(MAX_KEY + 1);
-        for wrong in [&["key-3"][..], &[""], &["key-1", "key-1"], &["key-1", "key-2"], &[&ABC[7..]], &[&long]] {
+        for wrong in [&["key-3"][..], &[""], &["key-1", "key-1"], &["key-1", "key-2"], &[&ABC[7..]], &[&long]]
+        {
             assert_eq!(who(&directory, &headers(wrong)).await, Err(CallerAuthError::Refused), "{wrong:?}");
         }
     }

@@ -23,7 +23,9 @@ use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Recalled};
+use super::{
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Recalled,
+};
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
 pub const CHALLENGE: &str = "Bearer realm=\"claviger\"";
@@ -109,8 +111,9 @@ pub(super) fn build(
         }
     }
     let verdicts = Cache::new(MAX_VERDICTS);
-    (!issuers.is_empty())
-        .then(|| Box::new(CallerJwts { issuers, transport: transport.clone(), verdicts }) as Box<dyn CallerAuth>)
+    (!issuers.is_empty()).then(|| {
+        Box::new(CallerJwts { issuers, transport: transport.clone(), verdicts }) as Box<dyn CallerAuth>
+    })
 }
 
 /// One issuer and the callers that it issues tokens to.
@@ -156,7 +159,8 @@ impl CallerJwts {
             return Err(Refusal::NotYet);
         }
         let audiences = jwt::audiences(&claims)?;
-        let mut matching = issuer.callers.iter().filter(|(_, credential)| credential.matches(&audiences, &claims));
+        let mut matching =
+            issuer.callers.iter().filter(|(_, credential)| credential.matches(&audiences, &claims));
         let (caller, credential) = match (matching.next(), matching.next()) {
             (Some(one), None) => one,
             (None, _) => return Err(Refusal::Audience),
@@ -164,7 +168,10 @@ impl CallerJwts {
         };
         let token = CallerToken {
             issuer: credential.issuer.clone(),
-            subject: claims.get(&credential.subject_claim).and_then(Value::as_str).and_then(|text| Subject::new(text).ok()),
+            subject: claims
+                .get(&credential.subject_claim)
+                .and_then(Value::as_str)
+                .and_then(|text| Subject::new(text).ok()),
             claims: claims.iter().filter_map(|(name, value)| Some((name.clone(), as_text(value)?))).collect(),
         };
         let caller = AuthenticatedCaller { caller: caller.clone(), token: Some(Arc::new(token)) };

@@ -163,16 +163,16 @@ pub struct CallerDirectory {
 
 impl CallerDirectory {
     /// Gathers callers. Two with the same credential are a configuration error found before.
-    pub fn new(
-        callers: impl IntoIterator<Item = ConfiguredCaller>,
-        transport: &Arc<dyn Transport>,
-    ) -> Self {
+    pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
         let methods: Vec<_> =
             CALLER_AUTH_METHODS.iter().filter_map(|method| (method.build)(&callers, transport)).collect();
-        let mut challenges: Vec<_> =
-            methods.iter().filter(|method| !method.is_last_resort()).map(|method| method.challenge()).collect();
+        let mut challenges: Vec<_> = methods
+            .iter()
+            .filter(|method| !method.is_last_resort())
+            .map(|method| method.challenge())
+            .collect();
         if challenges.is_empty() {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }

@@ -116,6 +116,7 @@ impl Problem {
             TokenError::Aborted { .. } => Self::new(Code::TokenUnavailable, detail, request_id)
                 .status(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(1),
+            TokenError::CallIncomplete { .. } => Self::new(Code::SubjectRequired, detail, request_id),
             TokenError::Ask { source, .. } => Self::from_ask_error(*source, detail, request_id),
             _ => Self::new(Code::Internal, detail, request_id),
         }
@@ -236,7 +237,7 @@ pub enum ProblemCode {
     RouteNotFound,
     /// A person must consent.
     AuthorizationRequired,
-    /// The route wants a `Claviger-Subject`.
+    /// The call does not say whose token it is for, or lacks what the token is asked for with.
     SubjectRequired,
     /// The provider gave no token.
     TokenUnavailable,
@@ -282,7 +283,7 @@ impl ProblemCode {
             Self::AuthorizationRequired => {
                 ("authorization_required", S::FORBIDDEN, "A person must consent first")
             }
-            Self::SubjectRequired => ("subject_required", S::BAD_REQUEST, "Claviger-Subject required"),
+            Self::SubjectRequired => ("subject_required", S::BAD_REQUEST, "The call says too little"),
             Self::TokenUnavailable => ("token_unavailable", S::BAD_GATEWAY, "No token from the provider"),
             Self::StoreUnavailable => {
                 ("store_unavailable", S::SERVICE_UNAVAILABLE, "Token store unavailable")

@@ -77,10 +77,7 @@ impl<'t> SignedJwt<'t> {
     ///
     /// # Errors
     /// [`JwtError::Algorithm`], and [`JwtError::Malformed`] for critical header parameters.
-    pub fn algorithm(
-        &self,
-        allowed: impl Fn(&str) -> bool,
-    ) -> Result<&'static SignatureAlgorithm, JwtError> {
+    pub fn algorithm(&self, allowed: impl Fn(&str) -> bool) -> Result<&'static SignatureAlgorithm, JwtError> {
         let name =
             self.header.get("alg").and_then(Value::as_str).ok_or(JwtError::Malformed("it has no alg"))?;
         let algorithm = find_algorithm(name)

@@ -160,7 +160,11 @@ fn grant(
 }
 
 /// Looks whether `call` brings along what a request will need, before anything is written or sent.
-pub(super) fn check_call(context: &ProviderContext, refresh: bool, call: &CallContext) -> Result<(), Failure> {
+pub(super) fn check_call(
+    context: &ProviderContext,
+    refresh: bool,
+    call: &CallContext,
+) -> Result<(), Failure> {
     let Profile { registration, grant, .. } = &*context.profile;
     let mut placeholders: Vec<_> =
         registration.further_params(refresh).flat_map(|(_, template)| template.placeholders()).collect();

@@ -79,7 +79,7 @@ impl Route {
     /// Whether a caller chooses by its own word whose token it gets, or what is asked for: only one
     /// that may name subjects may.
     pub fn takes_callers_word(&self) -> bool {
-        self.subject == SubjectSource::Header
+        matches!(self.subject, SubjectSource::Header)
             || self.subject.placeholders().chain(&self.needs.values).any(Placeholder::is_callers_word)
     }
 }

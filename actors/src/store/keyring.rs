@@ -175,7 +175,8 @@ mod tests {
     fn a_derived_key_depends_on_key_and_purpose_alone() {
         let ring = |active: &str| {
             let key = |byte: u8| SealingKey::from_base64(&Secret::new(STANDARD.encode([byte; 32]))).unwrap();
-            Keyring::new(active, BTreeMap::from([("a".to_owned(), key(1)), ("b".to_owned(), key(2))])).unwrap()
+            Keyring::new(active, BTreeMap::from([("a".to_owned(), key(1)), ("b".to_owned(), key(2))]))
+                .unwrap()
         };
         let derived = ring("a").derive("calls");
         assert_eq!(derived, ring("a").derive("calls"));

@@ -263,7 +263,8 @@ async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
     settings.insert("client_secret", Setting::List(secrets.to_vec()));
     let method = client_auth::find("client_secret_basic").unwrap();
     let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
-    let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await;
+    let outcome =
+        endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await;
     assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);
     assert_eq!(transport.count(), 1);
 }

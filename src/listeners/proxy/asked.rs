@@ -16,6 +16,7 @@ use crate::caller_auth::CallerAuthError;
 use crate::listeners::problem::{Problem, ProblemCode};
 
 const CLAVIGER_SUBJECT: HeaderName = HeaderName::from_static("claviger-subject");
+const CLAVIGER_ASSERTION: HeaderName = HeaderName::from_static("claviger-assertion");
 
 /// A request whose form is in order.
 pub(super) struct Asked<'a> {
@@ -101,6 +102,11 @@ impl<'a> Asked<'a> {
     /// All values of `Claviger-Subject`.
     pub(super) fn subjects(&self) -> impl Iterator<Item = &'a [u8]> {
         self.head.headers.get_all(CLAVIGER_SUBJECT).map(|value| value.as_bytes())
+    }
+
+    /// All values of `Claviger-Assertion`.
+    pub(super) fn assertions(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.head.headers.get_all(CLAVIGER_ASSERTION).map(|value| value.as_bytes())
     }
 
     /// Whether the server must not announce chunks in the answer: an HTTP/1.0 caller does not know
