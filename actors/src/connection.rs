@@ -105,7 +105,7 @@ pub enum Actor {
     Provider,
 }
 
-/// The four classes of failure of a token request. Only the first ends a connection.
+/// The classes of failure of a token request. Only the first ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
@@ -117,6 +117,9 @@ pub enum FailureClass {
     ProviderUnavailable,
     /// Our own fault.
     Internal,
+    /// The call does not bring along what the request needs. Nothing was asked of the provider, and
+    /// nothing is wrong with the connection: another call may well succeed.
+    Call,
 }
 
 /// A failed token request, as the state machine sees it.
@@ -230,7 +233,8 @@ impl ConnectionState {
         if failure.class == FailureClass::GrantDead {
             return Self::NeedsConsent { reason: failure.reason, since: now };
         }
-        if matches!(self, Self::NeedsConsent { .. } | Self::Unsaved { .. }) {
+        let settled = matches!(self, Self::NeedsConsent { .. } | Self::Unsaved { .. });
+        if settled || failure.class == FailureClass::Call {
             // Nothing was asked of the provider for these; there is nothing to add.
             return self;
         }

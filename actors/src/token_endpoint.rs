@@ -53,21 +53,20 @@ impl TokenEndpoint {
         Self { transport, clock, entropy, credential: AtomicUsize::new(0) }
     }
 
-    /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
-    /// are never followed, and nothing is tried again here but with the client's next credential.
+    /// Sends a token request, with `further` parameters and the profile's proof of the client. Of
+    /// parameters with one name the first counts. Redirects are never followed, and nothing is tried
+    /// again here but with the client's next credential.
     pub async fn request(
         &self,
         to: Addressee<'_>,
         mut request: TokenRequest,
+        further: &[(String, Secret)],
     ) -> Result<TokenResponse, Failure> {
-        let registration = &to.profile.registration;
-        let quirks = &*registration.provider.quirks;
-        let is_refresh = request.get("grant_type").is_some_and(|grant| grant.expose() == "refresh_token");
-        let further = if is_refresh { &registration.refresh_params } else { &registration.token_params };
+        let quirks = &*to.profile.registration.provider.quirks;
         for (name, value) in further {
             // Neither the grant's own parameters nor the proof of the client can be overridden.
             if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
-                request.param(name, value.as_str());
+                request.param(name, value);
             }
         }
         if let (Some(separator), Some(scope)) = (quirks.scope_separator, request.get("scope")) {

@@ -171,8 +171,10 @@ table! {
         scopes: Located<Vec<String>>,
         /// Further parameters of the authorization request.
         authorize_params: BTreeMap<String, Located<Parameter>>,
-        /// Further parameters of token requests.
+        /// Further parameters of token requests, refreshes among them.
         token_params: BTreeMap<String, Located<Parameter>>,
+        /// Further parameters of refresh requests alone.
+        refresh_params: BTreeMap<String, Located<Parameter>>,
         /// `S256`, or `none` for a provider that breaks on it (RFC 7636).
         pkce: Located<String>,
         /// Signature algorithm that ID tokens must have.
@@ -188,9 +190,14 @@ table! {
     CallerFile {
         /// HTTP Basic (RFC 7617).
         basic: BasicFile,
+        /// SHA-256 of the key that it sends as `X-Api-Key`.
+        api_key_hash: Located<SecretSource>,
+        /// JWTs that it sends as bearer tokens.
+        jwt: JwtFile,
         /// Routes it may call; absent means none.
         routes: Located<Vec<String>>,
-        /// Whether it may send `Claviger-Subject`.
+        /// Whether it may send `Claviger-Subject`, and choose by headers or query what routes take
+        /// from there.
         may_name_subject: Located<bool>,
     }
 }
@@ -206,6 +213,24 @@ table! {
 }
 
 table! {
+    /// `jwt` of a caller.
+    JwtFile {
+        /// `iss` of its tokens (RFC 7519 section 4.1.1).
+        issuer: Located<String>,
+        /// What must be among their `aud`.
+        audience: Located<String>,
+        /// Where the issuer's keys are (RFC 7517).
+        jwks_uri: Located<String>,
+        /// A file with the issuer's keys, relative to the configuration file.
+        jwks_file: Located<String>,
+        /// The claim that names the subject; `sub` by default.
+        subject_claim: Located<String>,
+        /// Further claims that tell its tokens from others of this issuer and audience.
+        claims: BTreeMap<String, Located<Parameter>>,
+    }
+}
+
+table! {
     /// `[routes.NAME]`
     RouteFile {
         /// Path prefix here.
@@ -214,7 +239,7 @@ table! {
         upstream: Located<String>,
         /// The profile whose token is used.
         profile: Located<String>,
-        /// Whose token: `caller`, `header` or `shared`.
+        /// Whose token: `caller`, `header`, `jwt`, `shared`, or a template.
         subject: Located<String>,
         /// Methods allowed; absent means all.
         methods: Located<Vec<String>>,

@@ -156,6 +156,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     }
     .check(profile_files, faults);
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
+    let routing = routes::with_needs(routing, &profiles, &callers);
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,

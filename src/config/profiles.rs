@@ -9,6 +9,7 @@ use claviger_actors::grants::{self, GRANTS, GrantRow};
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::template::{Placeholder, Template};
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::credential::CredentialDigest;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
@@ -89,9 +90,15 @@ impl Profiles<'_> {
         let provider = self
             .provider(file, faults)
             .filter(|provider| enough(provider, person, identity, provider_place(file), faults));
+        // A person's browser comes back alone: of the call that sent them only its subject is known.
+        let params = |table, given: &Option<_>, own, person, faults: &mut Faults| {
+            params(table, given.as_ref(), own, person, faults)
+        };
+        let own = &OWN_TOKEN_PARAMS;
         let authorize_params =
-            params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
-        let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
+            params("authorize_params", &file.authorize_params, &OWN_AUTHORIZE_PARAMS, true, faults);
+        let token_params = params("token_params", &file.token_params, own, person, faults);
+        let refresh_params = params("refresh_params", &file.refresh_params, own, person, faults);
         let pkce = pkce(file.pkce.as_ref(), faults);
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
         let default_token_lifetime = lifetime(file.default_token_lifetime.as_ref(), faults);
@@ -108,6 +115,7 @@ impl Profiles<'_> {
                 redirect_uri: self.redirect_uri?.clone(),
                 authorize_params,
                 token_params,
+                refresh_params,
                 pkce: pkce?,
                 id_token_signing_alg,
                 default_token_lifetime,
@@ -230,14 +238,27 @@ fn params(
     table: &str,
     given: Option<&BTreeMap<String, Located<Parameter>>>,
     own: &[&str],
+    person: bool,
     faults: &mut Faults,
-) -> Vec<(String, String)> {
+) -> Vec<(String, Template)> {
     let mut params = Vec::new();
     for (name, value) in given.into_iter().flatten() {
         if own.contains(&name.as_str()) {
             faults.push(&value.at, format!("is written by the gateway itself and cannot stand in {table}"));
-        } else {
-            params.push((name.clone(), value.value.0.clone()));
+            continue;
+        }
+        let Some(template) = faults.note(&value.at, Template::parse(&value.value.0)) else { continue };
+        let beyond =
+            template.placeholders().find(|placeholder| **placeholder != Placeholder::Subject).cloned();
+        match beyond {
+            Some(placeholder) if person => {
+                let problem = format!(
+                    "takes {placeholder} from a call, and a person's browser comes without one; only \
+                     {{subject}} is known then"
+                );
+                faults.push(&value.at, problem);
+            }
+            _ => params.push((name.clone(), template)),
         }
     }
     params

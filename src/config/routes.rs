@@ -1,10 +1,12 @@
 //! Checks `[routes]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
+use claviger_actors::protocol::template::{CallNeeds, SubjectTemplate};
 use claviger_actors::proxy::path;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
 use http::Method;
@@ -14,11 +16,33 @@ use super::error::{Faults, Place, suggestion};
 use super::file::{ProfileFile, RouteFile};
 use super::reader::Located;
 use super::urls;
+use crate::caller_auth::ConfiguredCaller;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-const SUBJECTS: [(&str, SubjectSource); 3] =
-    [("caller", SubjectSource::Caller), ("header", SubjectSource::Header), ("shared", SubjectSource::Shared)];
+const SUBJECTS: [(&str, SubjectSource); 4] = [
+    ("caller", SubjectSource::Caller),
+    ("header", SubjectSource::Header),
+    ("jwt", SubjectSource::Jwt),
+    ("shared", SubjectSource::Shared),
+];
+
+/// Tells each route what the token requests of its profile need of a call. Profiles are checked after
+/// routes, so this comes last.
+pub(super) fn with_needs(
+    routing: RoutingTable,
+    profiles: &[Profile],
+    callers: &[ConfiguredCaller],
+) -> RoutingTable {
+    let needs: BTreeMap<_, _> =
+        profiles.iter().map(|profile| (&profile.registration.profile, profile.call_needs())).collect();
+    routing.map(|route| {
+        route.needs = needs.get(&route.profile).cloned().unwrap_or_default();
+        let users = callers.iter().filter(|configured| configured.caller.routes.contains(&route.id));
+        let issuers: BTreeSet<_> = users.filter_map(|user| Some(&user.jwt.as_ref()?.issuer)).collect();
+        route.subject_names_jwt = route.subject == SubjectSource::Jwt && issuers.len() <= 1;
+    })
+}
 
 /// Checks every route.
 pub(super) fn routes(
@@ -81,6 +105,8 @@ fn route(
         upstream_path: upstream.path().trim_end_matches('/').to_owned(),
         profile: profile?,
         subject: subject?,
+        needs: CallNeeds::default(),
+        subject_names_jwt: false,
         methods: methods?,
         timeout: timeout?,
         max_body: file.max_body.as_ref().map(|size| size.value.0),
@@ -111,12 +137,19 @@ fn profile(
 
 fn subject(text: Option<&Located<String>>, faults: &mut Faults) -> Option<SubjectSource> {
     let Some(text) = text else { return Some(SubjectSource::Caller) };
+    if text.value.contains('{') {
+        return faults.note(&text.at, SubjectTemplate::parse(&text.value)).map(SubjectSource::Template);
+    }
     let row = SUBJECTS.iter().find(|(name, _)| *name == text.value);
     if row.is_none() {
         let hint = suggestion(&text.value, SUBJECTS.iter().map(|(name, _)| *name));
-        faults.push(&text.at, format!("`{}` is no source of a subject{hint}", text.value));
+        let problem = format!(
+            "`{}` is no source of a subject{hint}; a template such as \"{{claim.email}}\" is one, too",
+            text.value
+        );
+        faults.push(&text.at, problem);
     }
-    row.map(|(_, source)| *source)
+    row.map(|(_, source)| source.clone())
 }
 
 fn methods(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<Method>> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
+use claviger_actors::protocol::template::Template;
 use claviger_actors::proxy::route::SubjectSource;
 use claviger_actors::registration::Pkce;
 
@@ -136,6 +137,7 @@ fn the_tour_shows_every_key() {
         file::ProfileFile::KEYS,
         file::CallerFile::KEYS,
         file::BasicFile::KEYS,
+        file::JwtFile::KEYS,
         file::RouteFile::KEYS,
     ];
     for key in tables.concat() {
@@ -158,7 +160,8 @@ fn a_small_configuration_has_safe_defaults() {
     let route = config.routing.iter().next().unwrap();
     assert_eq!((route.path.as_str(), route.upstream_path.as_str()), ("/books", "/v1"));
     assert_eq!((&*route.origin.serialized, route.origin.port), ("https://api.acme.example", 443));
-    assert_eq!((route.subject, route.timeout), (SubjectSource::Caller, Duration::from_secs(30)));
+    assert_eq!((&route.subject, route.timeout), (&SubjectSource::Caller, Duration::from_secs(30)));
+    assert!(route.needs.is_nothing());
     assert!(route.methods.is_none() && route.max_body.is_none());
     let caller = &config.callers[0];
     assert!(!caller.caller.may_name_subject);
@@ -225,7 +228,8 @@ fn the_environment_wins_and_is_named_in_faults() {
     let registration = &config.profiles[0].registration;
     assert_eq!(registration.client_id, "0042");
     assert_eq!(registration.scopes.to_string(), "a b");
-    assert_eq!(registration.token_params, [("resource".to_owned(), "r".to_owned())]);
+    let resource = Template::parse("r").unwrap();
+    assert_eq!(registration.token_params, [("resource".to_owned(), resource)]);
     assert!(config.callers[0].caller.may_name_subject);
     assert_eq!(config.listeners.proxy.port(), 1234);
 

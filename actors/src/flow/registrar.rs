@@ -304,6 +304,7 @@ fn new_flow(
     let nonce = registration.scopes.contains("openid").then(|| Nonce::generate(entropy));
     let browser = begin.browser.filter(is_binding).unwrap_or_else(|| random_token(entropy));
     let challenge = verifier.as_ref().map(CodeVerifier::challenge);
+    let extra = registration.authorize_params_for(&begin.connection.subject);
     let url = AuthorizationRequest {
         endpoint: &target.endpoint,
         client_id: &registration.client_id,
@@ -312,7 +313,7 @@ fn new_flow(
         state: &state,
         challenge: challenge.as_deref(),
         nonce: nonce.as_ref(),
-        extra: &registration.authorize_params,
+        extra: &extra,
     }
     .url();
     let created_at = services.clock.now();

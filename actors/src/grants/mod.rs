@@ -5,6 +5,7 @@
 pub mod authorization_code;
 pub mod client_credentials;
 pub mod refresh_token;
+pub mod token_exchange;
 
 use std::fmt;
 use std::sync::Arc;
@@ -70,6 +71,12 @@ pub enum GrantError {
         /// What is missing.
         source: TemplateError,
     },
+    /// The call brings no JWT of the caller's.
+    #[error("the call has no JWT of the caller's, which is what its token is exchanged for")]
+    NoCallerToken,
+    /// The call brings no assertion.
+    #[error("the call has no assertion; send it as Claviger-Assertion")]
+    NoAssertion,
     /// Something the grant needs is not there.
     #[error("the {grant} grant lacks {what}")]
     Missing {
@@ -90,6 +97,16 @@ pub trait Grant: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// Whether it needs the caller's own JWT.
+    fn needs_caller_token(&self) -> bool {
+        false
+    }
+
+    /// Whether it needs an assertion that the caller hands over.
+    fn needs_assertion(&self) -> bool {
+        false
+    }
+
     /// Builds the request, or says what is missing, such as a person's consent.
     fn token_request(&self, context: &GrantContext<'_>) -> Result<TokenRequest, GrantError>;
 }
@@ -106,6 +123,7 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: "token_exchange", build: token_exchange::build },
 ];
 
 /// The row of the grant `name`.

@@ -207,9 +207,9 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
         };
         match outcome {
             Ok(connection) if want.is_met(&connection, context.now()) => return Ok(connection),
-            // It was about something else, such as an earlier token, or was cut off; see what is
-            // there now.
-            Ok(_) | Err(TokenError::Aborted { .. }) => {}
+            // It was about something else, such as an earlier token, was cut off, or was for a call
+            // that brought too little along; see what is there now.
+            Ok(_) | Err(TokenError::Aborted { .. } | TokenError::CallIncomplete { .. }) => {}
             Err(error) => {
                 let published = context.connections.get(&id);
                 return published.filter(|connection| want.is_met(connection, context.now())).ok_or(error);

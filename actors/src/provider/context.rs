@@ -337,6 +337,7 @@ impl ProviderContext {
             FailureClass::ClientMisconfigured => {
                 TokenError::ClientMisconfigured { profile, reason, detail, retry_after: hold }
             }
+            FailureClass::Call => TokenError::CallIncomplete { profile, detail },
             FailureClass::ProviderUnavailable | FailureClass::Internal => {
                 TokenError::ProviderUnavailable { profile, reason, detail, retry_after: hold }
             }

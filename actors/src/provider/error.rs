@@ -44,6 +44,14 @@ pub enum TokenError {
         /// When we try again by ourselves.
         retry_after: Option<Duration>,
     },
+    /// The call does not bring along what its token request needs.
+    #[error("profile {profile}: {detail}")]
+    CallIncomplete {
+        /// The profile.
+        profile: ProfileId,
+        /// What is missing, in words.
+        detail: String,
+    },
     /// The store cannot be read or written, or a new token set is not durable yet.
     #[error("{id}: the token store is unavailable: {detail}")]
     StoreUnavailable {

@@ -272,6 +272,8 @@ async fn exchange(
         _ => None,
     };
     let refresh_token = held.as_ref().and_then(|tokens| tokens.refresh_token.clone());
+    grant_request::check_call(context, refresh_token.is_some(), want.call())
+        .map_err(|failure| Setback::Final(context.failure_error(subject, &failure, None)))?;
     let spent = refresh_token.as_ref().map(RefreshToken::fingerprint);
     let journalled_at = context.now();
     let mark = InFlight {
@@ -290,7 +292,7 @@ async fn exchange(
 
     let mut before = held.as_ref();
     let mut answer = match &refresh_token {
-        Some(token) => grant_request::send(context, Ask::Refresh(token)).await,
+        Some(token) => grant_request::send(context, Ask::Refresh(token, subject, want.call())).await,
         None => grant_request::send(context, Ask::Obtain(subject, want.call())).await,
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);

@@ -1,5 +1,6 @@
 //! Sends one token request and reads its answer: the only way from a profile to its token endpoint.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
-use crate::protocol::id_token::IdTokenChecks;
+use crate::profile::Profile;
+use crate::protocol::id_token::{self, IdTokenChecks};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
@@ -65,8 +67,8 @@ impl Granted {
 /// What is asked of the token endpoint.
 #[derive(Clone, Copy)]
 pub(super) enum Ask<'a> {
-    /// A new access token (RFC 6749 section 6).
-    Refresh(&'a RefreshToken),
+    /// A new access token for this subject and call (RFC 6749 section 6).
+    Refresh(&'a RefreshToken, &'a Subject, &'a CallContext),
     /// A token by the profile's own grant, without a person, for this subject and call.
     Obtain(&'a Subject, &'a CallContext),
     /// A token for an authorization code (RFC 6749 section 4.1.3): sent at most once.
@@ -76,7 +78,9 @@ pub(super) enum Ask<'a> {
 /// Sends one token request and reads its answer.
 pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
     let answer = attempt(context, ask).await;
-    if let Err(failure) = &answer {
+    if let Err(failure) = &answer
+        && failure.class != FailureClass::Call
+    {
         context.counters.failures.fetch_add(1, Ordering::Relaxed);
         context.note_error(&failure.detail);
         tracing::warn!(
@@ -93,7 +97,7 @@ pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Gran
             context.breaker.failed(context.now(), retry, failure.retry_after, context.jitter());
         }
         // Nothing was asked of the provider, so nothing is known of it.
-        Err(failure) if failure.class == FailureClass::Internal => {}
+        Err(failure) if matches!(failure.class, FailureClass::Internal | FailureClass::Call) => {}
         _ => context.breaker.succeeded(),
     }
     answer
@@ -102,21 +106,29 @@ pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Gran
 async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
     let metadata = context.discovery.metadata().await?;
     let token_endpoint = metadata.token_endpoint()?;
-    let (request, endpoint) = match ask {
-        Ask::Refresh(token) => {
+    let registration = &context.profile.registration;
+    let further = |refresh, subject, call| {
+        registration.render_params(refresh, subject, call).map_err(|error| incomplete(&error))
+    };
+    let (request, further, endpoint) = match ask {
+        Ask::Refresh(token, subject, call) => {
             let endpoint = metadata.endpoints.refresh_endpoint.as_ref().unwrap_or(token_endpoint);
-            (refresh_request(token), endpoint)
+            (refresh_request(token), further(true, subject, call)?, endpoint)
         }
-        Ask::Obtain(subject, call) => (grant(context, &metadata, subject, call, None)?, token_endpoint),
+        Ask::Obtain(subject, call) => {
+            let request = grant(context, &metadata, subject, call, None)?;
+            (request, further(false, subject, call)?, token_endpoint)
+        }
         Ask::Redeem(subject, redemption) => {
             let call = CallContext::default();
-            (grant(context, &metadata, subject, &call, Some(redemption))?, token_endpoint)
+            let request = grant(context, &metadata, subject, &call, Some(redemption))?;
+            (request, further(false, subject, &call)?, token_endpoint)
         }
     };
     let requested_at = context.now();
     context.count(&context.counters.token_requests);
     let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
-    let response = context.token_endpoint.request(to, request).await?;
+    let response = context.token_endpoint.request(to, request, &further).await?;
     Ok(Granted { response, requested_at })
 }
 
@@ -145,8 +157,36 @@ fn grant(
         GrantError::ConsentNeeded => {
             failure(FailureClass::GrantDead, Reason::NeverConnected, error.to_string())
         }
+        GrantError::Call { .. } | GrantError::NoCallerToken | GrantError::NoAssertion => incomplete(&error),
         other => failure(FailureClass::Internal, Reason::InternalError, other.to_string()),
     })
+}
+
+/// Looks whether `call` brings along what a request will need, before anything is written or sent.
+pub(super) fn check_call(
+    context: &ProviderContext,
+    refresh: bool,
+    call: &CallContext,
+) -> Result<(), Failure> {
+    let Profile { registration, grant, .. } = &*context.profile;
+    let mut placeholders: Vec<_> =
+        registration.further_params(refresh).flat_map(|(_, template)| template.placeholders()).collect();
+    let of_grant = if refresh { Vec::new() } else { grant.placeholders() };
+    placeholders.extend(&of_grant);
+    for placeholder in placeholders {
+        call.has(placeholder).map_err(|error| incomplete(&error))?;
+    }
+    if !refresh && grant.needs_caller_token() && call.caller_token.is_none() {
+        return Err(incomplete(&GrantError::NoCallerToken));
+    }
+    if !refresh && grant.needs_assertion() && call.assertion.is_none() {
+        return Err(incomplete(&GrantError::NoAssertion));
+    }
+    Ok(())
+}
+
+fn incomplete(error: &dyn fmt::Display) -> Failure {
+    failure(FailureClass::Call, Reason::RequestRefused, error.to_string())
 }
 
 /// Checks an ID token (OpenID Connect Core section 3.1.3.7) and says whom it names. `nonce` is the
@@ -174,7 +214,8 @@ pub(super) async fn identity(
         access_token: Some(access_token),
         now: at,
     };
-    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, id_token, &checks).await;
+    let verify = |keys: &_| id_token::verify(id_token, keys, &checks);
+    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, at, verify).await;
     match verified {
         Ok(claims) => Ok(claims.identity()),
         Err(VerifyError::Keys(failure)) => Err(failure),

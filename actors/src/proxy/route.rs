@@ -9,16 +9,44 @@ use url::Url;
 
 use super::templated::UpstreamTemplate;
 use crate::protocol::identifiers::{ProfileId, RouteId};
+use crate::protocol::template::{CallNeeds, Placeholder, SubjectTemplate};
 
 /// Whose token a call uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectSource {
     /// The caller's own.
     Caller,
     /// Whoever the `Claviger-Subject` header names.
     Header,
+    /// Whom the caller's JWT is about.
+    Jwt,
     /// One connection for all callers.
     Shared,
+    /// Whoever the template names, filled in from the call.
+    Template(SubjectTemplate),
+}
+
+impl SubjectSource {
+    /// As the configuration writes it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Caller => "caller",
+            Self::Header => "header",
+            Self::Jwt => "jwt",
+            Self::Shared => "shared",
+            Self::Template(template) => template.as_str(),
+        }
+    }
+
+    /// What has to be known of a call.
+    fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        match self {
+            Self::Template(template) => Some(template.placeholders()),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
+    }
 }
 
 /// API Y here, API X there, and the profile whose token goes between.
@@ -39,12 +67,26 @@ pub struct Route {
     pub profile: ProfileId,
     /// Whose token it uses.
     pub subject: SubjectSource,
+    /// What its profile's token requests need of a call.
+    pub needs: CallNeeds,
+    /// Whether the subject alone tells callers' JWTs apart: it is the JWT's own, and all callers have
+    /// theirs from one issuer.
+    pub subject_names_jwt: bool,
     /// Methods allowed; `None` for all.
     pub methods: Option<Vec<Method>>,
     /// Time until the upstream's response head, at most.
     pub timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body: Option<u64>,
+}
+
+impl Route {
+    /// Whether a caller chooses by its own word whose token it gets, or what is asked for: only one
+    /// that may name subjects may.
+    pub fn takes_callers_word(&self) -> bool {
+        matches!(self.subject, SubjectSource::Header)
+            || self.subject.placeholders().chain(&self.needs.values).any(Placeholder::is_callers_word)
+    }
 }
 
 /// Where an upstream is.
@@ -96,6 +138,17 @@ impl RoutingTable {
             depth: routes.iter().map(|route| slashes(&route.path).count()).max().unwrap_or(0),
             routes,
         }
+    }
+
+    /// The same routes, each changed by `change`, which must leave their paths alone.
+    #[must_use]
+    pub fn map(self, mut change: impl FnMut(&mut Route)) -> Self {
+        let routes = self.routes.iter().map(|route| {
+            let mut route = Route::clone(route);
+            change(&mut route);
+            route
+        });
+        Self::new(routes)
     }
 
     /// All routes.
@@ -152,6 +205,8 @@ mod tests {
             template: None,
             profile: ProfileId::new("p").unwrap(),
             subject: SubjectSource::Caller,
+            needs: CallNeeds::default(),
+            subject_names_jwt: false,
             methods: None,
             timeout: Duration::from_secs(30),
             max_body: None,

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::protocol::identifiers::ProfileId;
+use crate::protocol::identifiers::{ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
+use crate::protocol::secret::Secret;
+use crate::protocol::template::{CallContext, Template, TemplateError};
 use policy::{RefreshPolicy, RetryPolicy};
 
 pub use provider::{Endpoints, ProviderDetails};
@@ -43,12 +45,12 @@ pub struct ClientRegistration {
     pub scopes: ScopeSet,
     /// The redirection endpoint registered with the provider (RFC 6749 section 3.1.2).
     pub redirect_uri: Url,
-    /// Further parameters of the authorization request: the profile's and its provider's.
-    pub authorize_params: Vec<(String, String)>,
-    /// Further parameters of token requests that are no refresh: the profile's and its provider's.
-    pub token_params: Vec<(String, String)>,
-    /// Further parameters of refresh requests, likewise.
-    pub refresh_params: Vec<(String, String)>,
+    /// Further parameters of the authorization request; they know of no call but its subject.
+    pub authorize_params: Vec<(String, Template)>,
+    /// Further parameters of every token request.
+    pub token_params: Vec<(String, Template)>,
+    /// Further parameters of refresh requests alone; there they win over the others.
+    pub refresh_params: Vec<(String, Template)>,
     /// PKCE method.
     pub pkce: Pkce,
     /// Signature algorithm that ID tokens must have; otherwise metadata's, without `none`.
@@ -59,4 +61,36 @@ pub struct ClientRegistration {
     pub refresh: RefreshPolicy,
     /// When to try again.
     pub retry: RetryPolicy,
+}
+
+impl ClientRegistration {
+    /// The further parameters of an authorization request for `subject`. What asks for more of a call
+    /// is left out; the configuration lets none in.
+    pub fn authorize_params_for(&self, subject: &Subject) -> Vec<(String, String)> {
+        let none = CallContext::default();
+        let value = |template: &Template| Some(template.render(subject, &none).ok()?.expose().to_owned());
+        let params = self.authorize_params.iter();
+        params.filter_map(|(name, template)| Some((name.clone(), value(template)?))).collect()
+    }
+
+    /// The further parameters of a token request, or of a refresh; of two with one name the first
+    /// counts.
+    pub fn further_params(&self, refresh: bool) -> impl Iterator<Item = &(String, Template)> {
+        let own = if refresh { self.refresh_params.as_slice() } else { &[] };
+        own.iter().chain(&self.token_params)
+    }
+
+    /// The further parameters of a token request for `subject`, filled in from `call`.
+    ///
+    /// # Errors
+    /// [`TemplateError::Missing`].
+    pub fn render_params(
+        &self,
+        refresh: bool,
+        subject: &Subject,
+        call: &CallContext,
+    ) -> Result<Vec<(String, Secret)>, TemplateError> {
+        let params = self.further_params(refresh);
+        params.map(|(name, template)| Ok((name.clone(), template.render(subject, call)?))).collect()
+    }
 }

@@ -37,10 +37,7 @@ static NOTHING: LazyLock<ResolvedMetadata> = LazyLock::new(|| ResolvedMetadata {
 });
 
 fn profile(client_auth: &str) -> Profile {
-    let mut registration = profiles::registration("acme");
-    registration.token_params = vec![("resource".into(), "https://api.example".into())];
-    registration.refresh_params = registration.token_params.clone();
-    profiles::profile(registration, "client_credentials", client_auth)
+    profiles::profile(profiles::registration("acme"), "client_credentials", client_auth)
 }
 
 fn refresh() -> TokenRequest {
@@ -50,7 +47,7 @@ fn refresh() -> TokenRequest {
 async fn failure_for(answer: impl Fn(&SentRequest) -> Answer + Send + Sync + 'static) -> Failure {
     let transport = ScriptedTransport::new(answer);
     let outcome = endpoint_over(&transport)
-        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh(), &[])
         .await;
     assert_eq!(transport.count(), 1, "nothing is tried again here");
     outcome.expect_err("a failure")
@@ -62,8 +59,10 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
         Answer::json(200, json!({"access_token": "new", "token_type": "bearer", "expires_in": 60}))
     });
     let endpoint = endpoint_over(&transport);
+    let resource = [("resource", "https://api.example"), ("resource", "https://other.example")];
+    let further = resource.map(|(name, value)| (name.to_owned(), Secret::from(value)));
     let response = endpoint
-        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh(), &further)
         .await
         .unwrap();
     assert_eq!(response.access_token.expose(), "new");
@@ -82,12 +81,11 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
 #[tokio::test(start_paused = true)]
 async fn configured_parameters_override_neither_grant_nor_client() {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
-    let mut profile = profile("none");
-    profile.registration.refresh_params =
-        ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
-            .map(|name| (name.to_owned(), "evil".to_owned()))
-            .to_vec();
-    endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    let profile = profile("none");
+    let further = ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
+        .map(|name| (name.to_owned(), Secret::from("evil")));
+    let endpoint = endpoint_over(&transport);
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &further).await.unwrap();
     assert_eq!(
         transport.sent()[0].body,
         "grant_type=refresh_token&refresh_token=old-refresh-token&client_id=client"
@@ -197,7 +195,7 @@ async fn no_secret_goes_to_an_endpoint_without_tls() {
     let endpoint = endpoint_over(&transport);
     let profile = profile("client_secret_post");
     for url in ["http://as.example/token", "https://user@as.example/token"] {
-        let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh()).await.unwrap_err();
+        let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh(), &[]).await.unwrap_err();
         assert_eq!(failure.class, FailureClass::ClientMisconfigured);
         assert!(endpoint.revoke(to(&profile, &profiles::url(url)), "t", "refresh_token").await.is_err());
     }
@@ -252,9 +250,9 @@ async fn a_refused_secret_gives_way_to_the_next() {
     let method = client_auth::find("client_secret_post").unwrap();
     let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
     let endpoint = endpoint_over(&transport);
-    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await.unwrap();
     assert_eq!(transport.count(), 3);
-    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await.unwrap();
     assert_eq!(transport.count(), 4);
 }
 
@@ -267,9 +265,14 @@ async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
     settings.insert("client_secret", Setting::List(secrets.to_vec()));
     let method = client_auth::find("client_secret_basic").unwrap();
     let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
-    let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await;
+    let outcome =
+        endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await;
     assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);
     assert_eq!(transport.count(), 1);
+}
+
+fn resource() -> [(String, Secret); 1] {
+    [("resource".to_owned(), "https://api.example".into())]
 }
 
 fn quirky(client_auth: &str, quirks: Quirks) -> Profile {
@@ -280,7 +283,7 @@ fn quirky(client_auth: &str, quirks: Quirks) -> Profile {
 
 async fn sent_by(profile: &Profile, request: TokenRequest) -> SentRequest {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
-    endpoint_over(&transport).request(to(profile, &profiles::url(TOKEN)), request).await.unwrap();
+    endpoint_over(&transport).request(to(profile, &profiles::url(TOKEN)), request, &resource()).await.unwrap();
     transport.sent().remove(0)
 }
 
@@ -323,22 +326,6 @@ async fn only_token_requests_are_written_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_has_parameters_of_its_own() {
-    let mut profile = profile("none");
-    profile.registration.refresh_params = vec![("prompt".into(), "no".into())];
-    let sent = sent_by(&profile, refresh()).await;
-    assert_eq!(
-        sent.body,
-        "grant_type=refresh_token&refresh_token=old-refresh-token&prompt=no&client_id=client"
-    );
-    let sent = sent_by(&profile, TokenRequest::new("client_credentials")).await;
-    assert_eq!(
-        sent.body,
-        "grant_type=client_credentials&resource=https%3A%2F%2Fapi.example&client_id=client"
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn credentials_in_the_query_are_in_no_error() {
     let quirks = Quirks { client_secret_parameter: Some("secret".into()), ..Quirks::default() };
     let profile = quirky("client_secret_query", quirks);
@@ -352,7 +339,7 @@ async fn credentials_in_the_query_are_in_no_error() {
     });
     let endpoint = profiles::url("https://as.example/token?tenant=a%20b");
     let failure = endpoint_over(&parrot)
-        .request(to(&profile, &endpoint), TokenRequest::new("client_credentials"))
+        .request(to(&profile, &endpoint), TokenRequest::new("client_credentials"), &[])
         .await
         .unwrap_err();
     assert_eq!(parrot.sent()[0].url.query(), Some("tenant=a%20b&client_id=client&secret=client-secret"));

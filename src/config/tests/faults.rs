@@ -225,8 +225,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "profile = \"books\"",
-        "profile = \"books\"\nsubject = \"jwt\"",
-        "routes.books.subject: `jwt` is no source of a subject; known: caller, header, shared",
+        "profile = \"books\"\nsubject = \"cookie\"",
+        "routes.books.subject: `cookie` is no source of a subject; known: caller, header, jwt, shared",
     ),
     (
         "profile = \"books\"",

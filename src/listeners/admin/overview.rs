@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use claviger_actors::profile::Profile;
-use claviger_actors::proxy::route::{Route, SubjectSource};
+use claviger_actors::proxy::route::Route;
 use serde::Serialize;
 use serde_json::json;
 
@@ -47,7 +47,7 @@ struct RouteView<'a> {
     path: &'a str,
     upstream: String,
     profile: &'a str,
-    subject: &'static str,
+    subject: &'a str,
     methods: Option<Vec<&'a str>>,
     timeout: String,
     max_body: Option<u64>,
@@ -60,11 +60,7 @@ impl<'a> RouteView<'a> {
             path: if route.path.is_empty() { "/" } else { &route.path },
             upstream: format!("{}{}", route.origin.serialized, route.upstream_path),
             profile: route.profile.as_str(),
-            subject: match route.subject {
-                SubjectSource::Caller => "caller",
-                SubjectSource::Header => "header",
-                SubjectSource::Shared => "shared",
-            },
+            subject: route.subject.as_str(),
             methods: route.methods.as_ref().map(|all| all.iter().map(http::Method::as_str).collect()),
             timeout: humantime::format_duration(route.timeout).to_string(),
             max_body: route.max_body,
@@ -94,7 +90,8 @@ mod tests {
     use std::time::Duration;
 
     use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
-    use claviger_actors::proxy::route::UpstreamOrigin;
+    use claviger_actors::protocol::template::CallNeeds;
+    use claviger_actors::proxy::route::{SubjectSource, UpstreamOrigin};
 
     use super::*;
 
@@ -113,6 +110,8 @@ mod tests {
             template: None,
             profile: ProfileId::new("google").unwrap(),
             subject: SubjectSource::Header,
+            needs: CallNeeds::default(),
+            subject_names_jwt: false,
             methods: Some(vec![http::Method::GET]),
             timeout: Duration::from_secs(30),
             max_body: None,

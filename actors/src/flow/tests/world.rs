@@ -20,6 +20,7 @@ use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::template::Template;
 use crate::provider::error::TokenError;
 use crate::provider::messages::AuthorizationTarget;
 use crate::registration::{ClientRegistration, ProviderDetails};
@@ -176,7 +177,7 @@ impl ScriptedProvider {
             },
             scopes: ScopeSet::from_tokens(["openid", "calendar"]).unwrap(),
             redirect_uri: "https://gw.example/callback".parse().unwrap(),
-            authorize_params: vec![("access_type".into(), "offline".into())],
+            authorize_params: vec![("access_type".into(), Template::parse("offline").unwrap())],
             ..profiles::registration(profile)
         };
         Self { registration, needs_person, script: Mutex::default() }
