@@ -14,6 +14,7 @@ use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
 use url::Url;
 
+use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
@@ -28,7 +29,7 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
 const SIGNATURES: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 /// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
-const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
+const OWN_AUTHORIZE_PARAMS: [&str; 10] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -37,6 +38,8 @@ const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
     "nonce",
     "code_challenge",
     "code_challenge_method",
+    "request",
+    "request_uri",
 ];
 /// Parameters that the gateway writes itself (RFC 6749 sections 2.3.1, 4.1.3, 4.4.2 and 6).
 const OWN_TOKEN_PARAMS: [&str; 8] = [
@@ -80,6 +83,7 @@ impl Profiles<'_> {
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let grant = extension.build(grant_row.map(|row| row.build));
         let client_auth = extension.build(auth_row.map(|row| row.build));
+        let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
@@ -90,6 +94,7 @@ impl Profiles<'_> {
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
+        let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
         let pkce = pkce(file.pkce.as_ref(), faults);
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
         let default_token_lifetime = lifetime(file.default_token_lifetime.as_ref(), faults);
@@ -103,6 +108,7 @@ impl Profiles<'_> {
                 client_id: client_id?,
                 scopes: scopes?,
                 redirect_uri: self.redirect_uri?.clone(),
+                authorization: authorization?,
                 authorize_params,
                 token_params,
                 pkce: pkce?,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::protocol::identifiers::{ProfileId, RouteId};
+use crate::protocol::template::CallContext;
 
 /// Whose token a call uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub struct Route {
     pub profile: ProfileId,
     /// Whose token it uses.
     pub subject: SubjectSource,
+    /// What every call brings along for its token: the scopes that the route needs beyond the
+    /// profile's.
+    pub context: Arc<CallContext>,
     /// Methods allowed; `None` for all.
     pub methods: Option<Vec<Method>>,
     /// Time until the upstream's response head, at most.
@@ -129,6 +133,7 @@ mod tests {
             upstream_path: String::new(),
             profile: ProfileId::new("p").unwrap(),
             subject: SubjectSource::Caller,
+            context: CallContext::none(),
             methods: None,
             timeout: Duration::from_secs(30),
             max_body: None,

@@ -243,6 +243,7 @@ impl World {
             obtained_at: now,
             expiry: Expiry::Stated { at: now.after(Duration::from_secs(seconds)) },
             refresh_token: Some(RefreshToken::new("refresh-0").unwrap()),
+            requested_scope: None,
             scope: None,
             identity: None,
             extra: BTreeMap::new(),
