@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::store::{Expected, RecordKey, Table, TokenStore, Write};
 use claviger_actors::transport::TransportError;
 
