@@ -63,6 +63,10 @@ impl TokenEndpoint {
         further: &[(String, Secret)],
     ) -> Result<TokenResponse, Failure> {
         let quirks = &*to.profile.registration.provider.quirks;
+        if request.get("resource").is_none() {
+            let resources = &to.profile.registration.authorization.resources;
+            resources.iter().for_each(|resource| request.add_resource(resource));
+        }
         for (name, value) in further {
             // Neither the grant's own parameters nor the proof of the client can be overridden.
             if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {

@@ -16,6 +16,7 @@ use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
 use url::Url;
 
+use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
@@ -30,7 +31,7 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
 const SIGNATURES: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 /// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
-const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
+const OWN_AUTHORIZE_PARAMS: [&str; 10] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -39,6 +40,8 @@ const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
     "nonce",
     "code_challenge",
     "code_challenge_method",
+    "request",
+    "request_uri",
 ];
 /// Parameters that the gateway writes itself (RFC 6749 sections 2.3.1, 4.1.3, 4.4.2 and 6).
 const OWN_TOKEN_PARAMS: [&str; 8] = [
@@ -83,6 +86,7 @@ impl Profiles<'_> {
         let credential = credential(file, &extension);
         let grant = extension.build(grant_row.map(|row| row.build));
         let client_auth = extension.build(auth_row.map(|row| row.build));
+        let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
@@ -99,6 +103,7 @@ impl Profiles<'_> {
             params("authorize_params", &file.authorize_params, &OWN_AUTHORIZE_PARAMS, true, faults);
         let token_params = params("token_params", &file.token_params, own, person, faults);
         let refresh_params = params("refresh_params", &file.refresh_params, own, person, faults);
+        let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
         let pkce = pkce(file.pkce.as_ref(), faults);
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
         let default_token_lifetime = lifetime(file.default_token_lifetime.as_ref(), faults);
@@ -113,6 +118,7 @@ impl Profiles<'_> {
                 credential,
                 scopes: scopes?,
                 redirect_uri: self.redirect_uri?.clone(),
+                authorization: authorization?,
                 authorize_params,
                 token_params,
                 refresh_params,

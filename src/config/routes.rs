@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
-use claviger_actors::protocol::template::{CallNeeds, SubjectTemplate};
+use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::template::{CallContext, CallNeeds, SubjectTemplate};
 use claviger_actors::proxy::path;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
 use http::Method;
@@ -86,6 +87,10 @@ fn route(
     };
     let profile = profile(file, profiles, whole, faults);
     let subject = subject(file.subject.as_ref(), faults);
+    let scopes = match &file.scopes {
+        Some(list) => faults.note(&list.at, ScopeSet::from_tokens(list.value.iter().cloned())),
+        None => Some(ScopeSet::default()),
+    };
     let methods = match &file.methods {
         Some(list) => methods(list, faults).map(Some),
         None => Some(None),
@@ -107,6 +112,7 @@ fn route(
         subject: subject?,
         needs: CallNeeds::default(),
         subject_names_jwt: false,
+        context: Arc::new(CallContext { scopes: scopes?, ..CallContext::default() }),
         methods: methods?,
         timeout: timeout?,
         max_body: file.max_body.as_ref().map(|size| size.value.0),

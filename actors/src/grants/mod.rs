@@ -7,6 +7,7 @@ pub mod client_credentials;
 pub mod refresh_token;
 pub mod token_exchange;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -54,6 +55,12 @@ pub struct Redemption {
     pub code_verifier: Option<CodeVerifier>,
     /// Byte for byte the one of the authorization request.
     pub redirect_uri: Url,
+    /// What was asked for.
+    pub scopes: ScopeSet,
+    /// When it was asked for: no login may lie further back than `max_age` before that.
+    pub begun_at: Timestamp,
+    /// Members of the authorization response to keep with the token set.
+    pub kept: BTreeMap<String, String>,
 }
 
 /// Why a grant cannot make a token request.

@@ -24,7 +24,7 @@ pub enum RequestFormat {
 /// A token request under construction: a grant fills it, client authentication adds to it.
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
-    /// Form parameters, in order; none twice (RFC 6749 section 3.2).
+    /// Form parameters, in order; none twice (RFC 6749 section 3.2) but `resource` (RFC 8707).
     pub params: Vec<(String, Secret)>,
     /// Parameters that go into the URL's query instead, where a server insists on it.
     pub query: Vec<(String, Secret)>,
@@ -53,6 +53,11 @@ impl TokenRequest {
             (None, true) => {}
             (None, false) => self.params.push((name.to_owned(), value)),
         }
+    }
+
+    /// Adds a `resource`, the one parameter that may be sent several times (RFC 8707 section 2).
+    pub fn add_resource(&mut self, resource: &str) {
+        self.params.push(("resource".to_owned(), Secret::from(resource)));
     }
 
     /// The value of a parameter, if set.

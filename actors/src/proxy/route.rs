@@ -9,7 +9,7 @@ use url::Url;
 
 use super::templated::UpstreamTemplate;
 use crate::protocol::identifiers::{ProfileId, RouteId};
-use crate::protocol::template::{CallNeeds, Placeholder, SubjectTemplate};
+use crate::protocol::template::{CallContext, CallNeeds, Placeholder, SubjectTemplate};
 
 /// Whose token a call uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub struct Route {
     /// Whether the subject alone tells callers' JWTs apart: it is the JWT's own, and all callers have
     /// theirs from one issuer.
     pub subject_names_jwt: bool,
+    /// What every call brings along for its token: the scopes that the route needs beyond the
+    /// profile's.
+    pub context: Arc<CallContext>,
     /// Methods allowed; `None` for all.
     pub methods: Option<Vec<Method>>,
     /// Time until the upstream's response head, at most.
@@ -207,6 +210,7 @@ mod tests {
             subject: SubjectSource::Caller,
             needs: CallNeeds::default(),
             subject_names_jwt: false,
+            context: CallContext::none(),
             methods: None,
             timeout: Duration::from_secs(30),
             max_body: None,

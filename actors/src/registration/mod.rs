@@ -1,5 +1,6 @@
 //! What we are to one authorization server: a checked profile, without its strategies.
 
+pub mod authorization;
 pub mod credential;
 pub mod outbound;
 pub mod policy;
@@ -15,6 +16,7 @@ use crate::protocol::identifiers::{ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::{CallContext, Template, TemplateError};
+use authorization::AuthorizationOptions;
 use policy::{RefreshPolicy, RetryPolicy};
 
 pub use provider::{Endpoints, ProviderDetails};
@@ -45,6 +47,8 @@ pub struct ClientRegistration {
     pub scopes: ScopeSet,
     /// The redirection endpoint registered with the provider (RFC 6749 section 3.1.2).
     pub redirect_uri: Url,
+    /// How a person is asked.
+    pub authorization: AuthorizationOptions,
     /// Further parameters of the authorization request; they know of no call but its subject.
     pub authorize_params: Vec<(String, Template)>,
     /// Further parameters of every token request.

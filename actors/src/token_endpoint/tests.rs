@@ -283,7 +283,10 @@ fn quirky(client_auth: &str, quirks: Quirks) -> Profile {
 
 async fn sent_by(profile: &Profile, request: TokenRequest) -> SentRequest {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
-    endpoint_over(&transport).request(to(profile, &profiles::url(TOKEN)), request, &resource()).await.unwrap();
+    endpoint_over(&transport)
+        .request(to(profile, &profiles::url(TOKEN)), request, &resource())
+        .await
+        .unwrap();
     transport.sent().remove(0)
 }
 

@@ -34,7 +34,7 @@ pub(super) fn gather<G: ProxyGateway>(
         SubjectSource::Template(template) => templated_subject(template, asked, caller)?,
     };
     if route.needs.is_nothing() {
-        return Ok((subject, desk.no_context.clone()));
+        return Ok((subject, route.context.clone()));
     }
     let context = context(asked, caller, route)?;
     let subject = told_apart(desk, subject, &context, caller, route)?;
@@ -74,7 +74,7 @@ fn context(asked: &Asked<'_>, caller: &AuthenticatedCaller, route: &Route) -> Re
     let mut context = CallContext {
         caller: Some(caller.caller.id.clone()),
         values: values(needs.values.iter(), asked, caller)?,
-        ..CallContext::default()
+        ..CallContext::clone(&route.context)
     };
     if needs.caller_token {
         let sent = caller.token.as_ref().and_then(|_| bearer_token(asked.headers()));
