@@ -44,7 +44,11 @@ enum Command {
         name: Option<String>,
     },
     /// Read a password from standard input and print its hash, for `password_hash`.
-    HashSecret,
+    HashSecret {
+        /// Hash an API key instead, for `api_key_hash`: a long random one, made by a machine.
+        #[arg(long)]
+        api_key: bool,
+    },
     /// Make keys that token sets are sealed with.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -111,7 +115,7 @@ impl Cli {
             Command::Demo { port_base } => return Outcome::Demo { port_base },
             Command::Check(args) => check(&args, environment, streams.errors),
             Command::Providers { name } => providers(name.as_deref()),
-            Command::HashSecret => secrets::hash(streams.input),
+            Command::HashSecret { api_key } => secrets::hash(streams.input, api_key),
             Command::Keys(KeysCommand::Generate) => Ok(secrets::generate_key()),
             Command::Connections { config, command } => {
                 connections::execute(command, &config.config, environment, streams.input)

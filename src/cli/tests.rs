@@ -59,6 +59,14 @@ fn a_hash_verifies_the_line_that_was_given() {
 }
 
 #[test]
+fn an_api_key_is_hashed_as_a_caller_is_configured_with_it() {
+    let (done, hash, _) = run(&["hash-secret", "--api-key"], "abc\n");
+    assert_eq!(done, Some(true));
+    assert_eq!(hash, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+    assert_eq!(run(&["hash-secret", "--api-key"], "").0, Some(false));
+}
+
+#[test]
 fn a_bad_configuration_fails_check_and_run_alike() {
     let check = run(&["check"], "");
     assert_eq!(check.0, Some(false));
