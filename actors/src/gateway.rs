@@ -74,6 +74,7 @@ pub struct GatewayParts {
     pub cached_connections: usize,
 }
 
+mod operator;
 mod ports;
 
 struct Provider {

@@ -306,7 +306,7 @@ fn new_flow(
     let challenge = verifier.as_ref().map(CodeVerifier::challenge);
     let url = AuthorizationRequest {
         endpoint: &target.endpoint,
-        client_id: &registration.client_id,
+        client_id: &target.client_id,
         redirect_uri: &registration.redirect_uri,
         scopes: &registration.scopes,
         state: &state,

@@ -5,8 +5,10 @@
 
 pub mod authorization_request;
 pub mod authorization_response;
+pub mod client_registration;
 pub mod id_token;
 pub mod identifiers;
+pub mod introspection;
 pub mod jwk;
 pub mod metadata;
 pub mod pkce;

@@ -6,18 +6,23 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
 
-use super::consent;
+use super::consent::{self, Revoked};
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
+use super::introspection;
 use super::messages::{
     AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
-    RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
+    IntrospectConnection, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevocationCounts, RevokeAll,
+    RevokeConnection,
 };
+use super::revoke_all;
 use super::want::{Want, settled_error};
 use crate::connection::{Connection, Failure};
 use crate::protocol::identifiers::Subject;
+use crate::protocol::introspection::IntrospectionResponse;
+use crate::store::StoreError;
 use crate::supervision::{ActorKind, ExitGuard, Observation, Observe, Supervised};
 
 /// Messages that may wait.
@@ -108,6 +113,7 @@ impl Handler<GetAuthorizationTarget> for ProviderActor {
                     endpoint: metadata.authorization_endpoint()?.clone(),
                     issuer: metadata.issuer.clone(),
                     iss_announced: metadata.iss_announced,
+                    client_id: context.client().await?.client_id.clone(),
                 })
             };
             target.await.map_err(|failure| {
@@ -132,7 +138,27 @@ impl Handler<RevokeConnection> for ProviderActor {
 
     fn handle(&mut self, message: RevokeConnection, _: &mut Self::Context) -> Self::Result {
         let context = self.context.clone();
-        Box::pin(async move { consent::revoke(&context, &message.subject).await })
+        Box::pin(async move {
+            consent::revoke(&context, &message.subject, None).await.map(|revoked| revoked != Revoked::Absent)
+        })
+    }
+}
+
+impl Handler<RevokeAll> for ProviderActor {
+    type Result = ResponseFuture<Result<RevocationCounts, StoreError>>;
+
+    fn handle(&mut self, _: RevokeAll, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { revoke_all::run(&context).await })
+    }
+}
+
+impl Handler<IntrospectConnection> for ProviderActor {
+    type Result = ResponseFuture<Result<Option<IntrospectionResponse>, TokenError>>;
+
+    fn handle(&mut self, message: IntrospectConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { introspection::introspect(&context, &message.subject).await })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sends one token request and reads its answer: the only way from a profile to its token endpoint.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
+use crate::profile::Client;
 use crate::protocol::id_token::IdTokenChecks;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
@@ -98,21 +100,42 @@ pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Gran
 
 async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
     let metadata = context.discovery.metadata().await?;
+    let client = context.client().await?;
+    let answer = attempt_as(context, &client, &metadata, ask).await;
+    if answer.is_err() && client.is_refused()
+        && let Ok(other) = context.client().await
+        && !Arc::ptr_eq(&client, &other)
+        // A code is the client's that asked for it: another one would only use it up.
+        && (other.client_id == client.client_id || !matches!(ask, Ask::Redeem(..)))
+    {
+        return attempt_as(context, &other, &metadata, ask).await;
+    }
+    answer
+}
+
+async fn attempt_as(
+    context: &ProviderContext,
+    client: &Client,
+    metadata: &ResolvedMetadata,
+    ask: Ask<'_>,
+) -> Result<Granted, Failure> {
     let token_endpoint = metadata.token_endpoint()?;
     let (request, endpoint) = match ask {
         Ask::Refresh(token) => {
             let endpoint = metadata.endpoints.refresh_endpoint.as_ref().unwrap_or(token_endpoint);
             (refresh_request(token), endpoint)
         }
-        Ask::Obtain(subject, call) => (grant(context, &metadata, subject, call, None)?, token_endpoint),
+        Ask::Obtain(subject, call) => {
+            (grant(context, client, metadata, subject, call, None)?, token_endpoint)
+        }
         Ask::Redeem(subject, redemption) => {
             let call = CallContext::default();
-            (grant(context, &metadata, subject, &call, Some(redemption))?, token_endpoint)
+            (grant(context, client, metadata, subject, &call, Some(redemption))?, token_endpoint)
         }
     };
     let requested_at = context.now();
     context.count(&context.counters.token_requests);
-    let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
+    let to = Addressee { profile: &context.profile, client, metadata, endpoint };
     let response = context.token_endpoint.request(to, request).await?;
     Ok(Granted { response, requested_at })
 }
@@ -120,6 +143,7 @@ async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Fai
 /// The profile's own grant as a request.
 fn grant(
     context: &ProviderContext,
+    client: &Client,
     metadata: &ResolvedMetadata,
     subject: &Subject,
     call: &CallContext,
@@ -129,6 +153,7 @@ fn grant(
     let scopes = registration.scopes.union(&call.scopes);
     let grant_context = GrantContext {
         registration,
+        client_id: &client.client_id,
         subject,
         scopes: &scopes,
         call,
@@ -165,7 +190,7 @@ pub(super) async fn identity(
     let pinned = registration.id_token_signing_alg.as_ref().map(std::slice::from_ref);
     let checks = IdTokenChecks {
         issuer,
-        client_id: &registration.client_id,
+        client_id: &context.client().await?.client_id,
         nonce,
         allowed_algs: pinned.unwrap_or(&metadata.id_token_algs),
         access_token: Some(access_token),

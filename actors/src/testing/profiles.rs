@@ -7,7 +7,7 @@ use url::Url;
 use crate::client_auth::ClientAuthentication;
 use crate::connection::OriginSet;
 use crate::grants::Grant;
-use crate::profile::Profile;
+use crate::profile::{ClientSource, Profile};
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
@@ -44,7 +44,6 @@ pub fn registration(profile: &str) -> ClientRegistration {
             },
             ..ProviderDetails::default()
         },
-        client_id: "client".into(),
         scopes: ScopeSet::default(),
         redirect_uri: url("https://gateway.example/callback"),
         authorize_params: Vec::new(),
@@ -52,12 +51,13 @@ pub fn registration(profile: &str) -> ClientRegistration {
         pkce: Pkce::S256,
         id_token_signing_alg: None,
         default_token_lifetime: None,
+        introspect_expiry: false,
         refresh: RefreshPolicy::default(),
         retry: RetryPolicy::default(),
     }
 }
 
-/// A profile of that registration. Its client secret is `client-secret`.
+/// A profile of that registration. Its client is `client`, with the secret `client-secret`.
 ///
 /// # Panics
 /// If there is no such grant or method.
@@ -73,7 +73,7 @@ pub fn profile(registration: ClientRegistration, grant: &str, client_auth: &str)
         registration,
         grant: strategy,
         grant_name: grant_row.name,
-        client_auth: method,
+        client: ClientSource::given("client", method),
         client_auth_name: auth_row.name,
         origins: OriginSet::new(["https://api.example".to_owned()]),
     }

@@ -219,6 +219,7 @@ impl AuthorizationProvider for ScriptedProvider {
             endpoint: "https://id.example/authorize".parse().unwrap(),
             issuer: Some("https://id.example".into()),
             iss_announced: script.iss_announced,
+            client_id: "client".into(),
         };
         async move {
             tokio::task::yield_now().await;
