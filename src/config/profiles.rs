@@ -20,6 +20,7 @@ use super::extension::Extension;
 use super::file::ProfileFile;
 use super::providers;
 use super::reader::{Located, Parameter};
+use super::registration;
 use super::secret_source::Secrets;
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
@@ -70,7 +71,6 @@ impl Profiles<'_> {
 
     fn profile(&self, name: &str, file: &ProfileFile, faults: &mut Faults) -> Option<Profile> {
         let id = faults.note(&file.at, ProfileId::new(name));
-        let client_id = client_id(file, faults);
         let scopes = match &file.scopes {
             Some(scopes) => faults.note(&scopes.at, ScopeSet::from_tokens(scopes.value.iter().cloned())),
             None => Some(ScopeSet::default()),
@@ -79,14 +79,15 @@ impl Profiles<'_> {
         let auth_row = client_auth(file, faults);
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let grant = extension.build(grant_row.map(|row| row.build));
-        let client_auth = extension.build(auth_row.map(|row| row.build));
+        let client = registration::client(file, auth_row, &mut extension, self.secrets, faults);
         extension.finish(ProfileFile::KEYS, faults);
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
         let provider = self
             .provider(file, faults)
-            .filter(|provider| enough(provider, person, identity, provider_place(file), faults));
+            .filter(|provider| enough(provider, person, identity, provider_place(file), faults))
+            .filter(|provider| registration::can_register(provider, file, faults));
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
@@ -96,25 +97,27 @@ impl Profiles<'_> {
 
         let profile = id?;
         let origins = OriginSet::new(self.routing.origins_of(&profile));
+        let registration = ClientRegistration {
+            profile,
+            provider: provider?,
+            scopes: scopes?,
+            redirect_uri: self.redirect_uri?.clone(),
+            authorize_params,
+            token_params,
+            pkce: pkce?,
+            id_token_signing_alg,
+            default_token_lifetime,
+            introspect_expiry: file.introspect_expiry.as_ref().is_some_and(|flag| flag.value),
+            refresh: RefreshPolicy::default(),
+            retry: RetryPolicy::default(),
+        };
+        let (grant_name, client_auth_name) = (grant_row?.name, auth_row?.name);
         Some(Profile {
-            registration: ClientRegistration {
-                profile,
-                provider: provider?,
-                client_id: client_id?,
-                scopes: scopes?,
-                redirect_uri: self.redirect_uri?.clone(),
-                authorize_params,
-                token_params,
-                pkce: pkce?,
-                id_token_signing_alg,
-                default_token_lifetime,
-                refresh: RefreshPolicy::default(),
-                retry: RetryPolicy::default(),
-            },
+            client: client?.of(&registration, grant_name, client_auth_name),
+            registration,
             grant: grant?,
-            grant_name: grant_row?.name,
-            client_auth: client_auth?,
-            client_auth_name: auth_row?.name,
+            grant_name,
+            client_auth_name,
             origins,
         })
     }
@@ -166,21 +169,6 @@ fn enough(
 
 fn provider_place(file: &ProfileFile) -> &Place {
     file.provider.as_ref().map_or(&file.at, |name| &name.at)
-}
-
-fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
-    match &file.client_id {
-        // RFC 6749 appendix A.1.
-        Some(id) if id.value.is_empty() || !id.value.bytes().all(|b| (0x20..=0x7e).contains(&b)) => {
-            faults.push(&id.at, "must be printable ASCII, and not empty");
-            None
-        }
-        Some(id) => Some(id.value.clone()),
-        None => {
-            faults.missing(&file.at.join("client_id"), "the provider gave it when the client was registered");
-            None
-        }
-    }
 }
 
 fn grant(file: &ProfileFile, faults: &mut Faults) -> Option<&'static GrantRow> {
