@@ -7,10 +7,11 @@ use url::Url;
 use crate::client_auth::ClientAuthentication;
 use crate::connection::OriginSet;
 use crate::grants::Grant;
-use crate::profile::{ClientSource, Profile};
+use crate::profile::{ClientSource, DynamicClient, Profile, RegisteredAuth};
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::registration::dynamic::DynamicRegistration;
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
 use crate::registration::settings::{Setting, Settings};
 use crate::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
@@ -77,4 +78,18 @@ pub fn profile(registration: ClientRegistration, grant: &str, client_auth: &str)
         client_auth_name: auth_row.name,
         origins: OriginSet::new(["https://api.example".to_owned()]),
     }
+}
+
+/// A profile of that registration whose client registers itself.
+///
+/// # Panics
+/// If there is no such grant or method.
+#[expect(clippy::expect_used, reason = "a test must stop at a wrong fixture")]
+pub fn registering(registration: ClientRegistration, grant: &str, client_auth: &str) -> Profile {
+    let row = crate::client_auth::find(client_auth).expect("a known method");
+    let auth = RegisteredAuth::build(row, &mut Settings::default()).expect("settings that do");
+    let further = serde_json::Map::new();
+    let made = DynamicRegistration::new(&registration, grant, client_auth, None, further);
+    let client = ClientSource::Registered(Arc::new(DynamicClient { registration: made, auth }));
+    Profile { client, ..profile(registration, grant, client_auth) }
 }

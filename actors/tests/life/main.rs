@@ -12,8 +12,11 @@
 mod binding;
 mod failures;
 mod identity;
+mod introspection;
+mod registration;
 mod rejection;
 mod replicas;
+mod revoke_all;
 mod saving;
 mod single_flight;
 mod world;
