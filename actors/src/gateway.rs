@@ -75,6 +75,7 @@ pub struct GatewayParts {
     pub cached_connections: usize,
 }
 
+mod operator;
 mod ports;
 
 struct Provider {

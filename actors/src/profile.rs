@@ -1,12 +1,17 @@
 //! A registration and the strategies built from its settings.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::client_auth::ClientAuthentication;
+use crate::client_auth::{self, ClientAuthRow, ClientAuthentication};
 use crate::connection::OriginSet;
 use crate::grants::Grant;
+use crate::protocol::secret::Secret;
 use crate::protocol::template::{CallNeeds, Placeholder};
 use crate::registration::ClientRegistration;
+use crate::registration::dynamic::DynamicRegistration;
+use crate::registration::settings::{Setting, Settings, SettingsError};
 
 /// Everything a `ProviderActor` needs to know of its profile.
 #[derive(Clone, Debug)]
@@ -17,8 +22,9 @@ pub struct Profile {
     pub grant: Arc<dyn Grant>,
     /// The grant's name, as configured.
     pub grant_name: &'static str,
-    /// How we prove ourselves.
-    pub client_auth: Arc<dyn ClientAuthentication>,
+    /// Which client we are, and how we prove it. Ask `ProviderContext::client` for it: it may have to
+    /// be registered first.
+    pub client: ClientSource,
     /// The client authentication method's name, as configured.
     pub client_auth_name: &'static str,
     /// The origins of all routes that use this profile: what a new token set is bound to.
@@ -35,6 +41,142 @@ impl Profile {
             values: all.filter(|placeholder| *placeholder != Placeholder::Subject).collect(),
             caller_token: self.grant.needs_caller_token(),
             assertion: self.grant.needs_assertion(),
+        }
+    }
+}
+
+/// A client of an authorization server (RFC 6749 section 2).
+#[derive(Debug)]
+pub struct Client {
+    /// RFC 6749 section 2.2.
+    pub client_id: String,
+    /// How we prove ourselves.
+    pub auth: Arc<dyn ClientAuthentication>,
+    refused: AtomicBool,
+}
+
+impl Client {
+    /// The client `client_id`, which proves itself by `auth`.
+    pub fn new(client_id: impl Into<String>, auth: Arc<dyn ClientAuthentication>) -> Self {
+        Self { client_id: client_id.into(), auth, refused: AtomicBool::new(false) }
+    }
+
+    /// Whether the token endpoint did not know the client, or its proof, when it was last asked.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the token endpoint knows the client.
+    pub fn note_refused(&self, refused: bool) {
+        self.refused.store(refused, Ordering::Relaxed);
+    }
+}
+
+/// Where a profile's client comes from.
+#[derive(Clone, Debug)]
+pub enum ClientSource {
+    /// The configuration names it.
+    Given(Arc<Client>),
+    /// It registers itself on first use (RFC 7591).
+    Registered(Arc<DynamicClient>),
+}
+
+impl ClientSource {
+    /// The client `client_id`, which proves itself by `auth`.
+    pub fn given(client_id: impl Into<String>, auth: Arc<dyn ClientAuthentication>) -> Self {
+        Self::Given(Arc::new(Client::new(client_id, auth)))
+    }
+
+    /// The method by which the client proves itself, unless it waits for the registration's secret.
+    pub fn auth(&self) -> Option<&Arc<dyn ClientAuthentication>> {
+        match self {
+            Self::Given(client) => Some(&client.auth),
+            Self::Registered(dynamic) => match &dynamic.auth {
+                RegisteredAuth::Own { auth, .. } => Some(auth),
+                RegisteredAuth::Secret { .. } => None,
+            },
+        }
+    }
+}
+
+/// A client that registers itself.
+#[derive(Debug)]
+pub struct DynamicClient {
+    /// What is registered.
+    pub registration: DynamicRegistration,
+    /// How it proves itself.
+    pub auth: RegisteredAuth,
+}
+
+/// How a registered client proves itself.
+pub enum RegisteredAuth {
+    /// With what the configuration has for it, such as a key, or not at all.
+    Own {
+        /// The configured method's name.
+        name: &'static str,
+        /// The method.
+        auth: Arc<dyn ClientAuthentication>,
+    },
+    /// With the secret that the registration brings.
+    Secret {
+        /// The configured method.
+        row: &'static ClientAuthRow,
+        /// The method's other settings.
+        settings: Settings,
+    },
+}
+
+impl fmt::Debug for RegisteredAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own { auth, .. } => f.debug_tuple("Own").field(auth).finish(),
+            Self::Secret { row, .. } => f.debug_tuple("Secret").field(&row.name).finish(),
+        }
+    }
+}
+
+impl RegisteredAuth {
+    /// The setting that a registration brings.
+    pub const SECRET: &str = "client_secret";
+
+    /// Builds the method `row` from a profile's `settings`, as far as that is possible without a
+    /// registration. Says what is wrong with them.
+    pub fn build(row: &'static ClientAuthRow, settings: &mut Settings) -> Result<Self, SettingsError> {
+        let before = settings.clone();
+        settings.insert(Self::SECRET, Setting::Secret(Secret::from("of the registration")));
+        let auth = (row.build)(settings);
+        // Left over: the method knows no such setting.
+        let own = settings.take_secret(Self::SECRET)?.is_some();
+        let auth = auth?;
+        Ok(if own { Self::Own { name: row.name, auth } } else { Self::Secret { row, settings: before } })
+    }
+
+    /// The method with the registration's `secret`. `decided` is the method that the server has
+    /// decided on, if it says so (RFC 7591 section 3.2.1).
+    pub fn with(
+        &self,
+        secret: Option<&Secret>,
+        decided: Option<&str>,
+    ) -> Result<Arc<dyn ClientAuthentication>, String> {
+        match self {
+            Self::Own { name, .. } if decided.is_some_and(|decided| decided != *name) => {
+                let decided = decided.unwrap_or_default();
+                Err(format!("the provider has registered it for client_auth = \"{decided}\"; configure that"))
+            }
+            Self::Own { auth, .. } => Ok(auth.clone()),
+            Self::Secret { row, settings } => {
+                let name = decided.unwrap_or(row.name);
+                let row = client_auth::find(name).ok_or_else(|| {
+                    format!("the provider has registered it for client_auth = \"{name}\", not known here")
+                })?;
+                let mut settings = settings.clone();
+                if let Some(secret) = secret {
+                    settings.insert(Self::SECRET, Setting::Secret(secret.clone()));
+                }
+                (row.build)(&mut settings).map_err(|error| {
+                    format!("the registration does not fit client_auth = \"{name}\": {error}")
+                })
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::authorization_server::ResolvedMetadata;
 use crate::client_auth::ClientAuthContext;
 use crate::clock::{Clock, Entropy};
 use crate::connection::{Failure, FailureClass, Reason};
-use crate::profile::Profile;
+use crate::profile::{Client, Profile};
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
 use crate::protocol::token_error::{CodeMeaning, TokenAnswerError};
@@ -33,8 +33,10 @@ pub struct TokenEndpoint {
 /// Where a request goes and in whose name.
 #[derive(Clone, Copy)]
 pub struct Addressee<'a> {
-    /// The profile, whose client we are.
+    /// The profile, in whose name it is sent.
     pub profile: &'a Profile,
+    /// The profile's client.
+    pub client: &'a Client,
     /// What is known of the authorization server.
     pub metadata: &'a ResolvedMetadata,
     /// The endpoint itself.
@@ -85,7 +87,14 @@ impl TokenEndpoint {
         }
         let format = quirks.answer_format();
         let read = |answer: &IncomingResponse| {
-            parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now(), format)
+            let now = self.clock.now();
+            let read = parse_token_answer(answer.status, &answer.headers, &answer.body, now, format);
+            // Only here: other endpoints may refuse the same client for reasons of their own.
+            match &read {
+                Ok(_) => to.client.note_refused(false),
+                Err(fault) => to.client.note_refused(fault.is_unknown_client()),
+            }
+            read
         };
         self.ask(to, request, read).await
     }
@@ -118,7 +127,7 @@ impl TokenEndpoint {
         request: TokenRequest,
         read: impl Fn(&IncomingResponse) -> Result<T, TokenAnswerError>,
     ) -> Result<T, Failure> {
-        let count = to.profile.client_auth.credentials().max(1);
+        let count = to.client.auth.credentials().max(1);
         let first = self.credential.load(Ordering::Relaxed);
         let mut turn = 0;
         loop {
@@ -149,7 +158,7 @@ impl TokenEndpoint {
             return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail));
         }
         let context = ClientAuthContext {
-            client_id: &registration.client_id,
+            client_id: &to.client.client_id,
             quirks: &registration.provider.quirks,
             credential,
             issuer: to.metadata.issuer.as_deref(),
@@ -157,8 +166,8 @@ impl TokenEndpoint {
             now: self.clock.now(),
             entropy: self.entropy.as_ref(),
         };
-        to.profile
-            .client_auth
+        to.client
+            .auth
             .authenticate(&context, &mut request)
             .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
         for name in ["client_id", "client_secret"] {

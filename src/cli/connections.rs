@@ -12,6 +12,7 @@ use url::Url;
 
 use super::Printed;
 use super::admin_client::{self, AdminAnswer, AdminRequest};
+use super::revoke_all;
 use crate::config;
 use crate::config::environment::Environment;
 
@@ -41,6 +42,17 @@ pub(super) enum ConnectionsCommand {
     Refresh(Target),
     /// Revoke it at the provider and forget it.
     Delete(Target),
+    /// Ask the provider about its access token.
+    Introspect(Target),
+    /// Revoke all connections of a profile at the provider, and forget them.
+    RevokeAll {
+        /// The profile.
+        #[arg(long)]
+        profile: String,
+        /// Yes, all of them: their people have to consent again.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Take in a token set, read as JSON from standard input.
     Import(Target),
 }
@@ -61,8 +73,11 @@ pub(super) fn execute(
     input: &mut dyn BufRead,
 ) -> Result<Printed, String> {
     let listeners = config::load_listeners(path, environment).map_err(|errors| errors.to_string())?;
-    let request = request(command, admin_client::reachable(listeners.admin), input)?;
-    result(&admin_client::send(request, listeners.admin_token.as_ref())?)
+    let (base, token) = (admin_client::reachable(listeners.admin), listeners.admin_token.as_ref());
+    if let ConnectionsCommand::RevokeAll { profile, yes } = command {
+        return revoke_all::execute(&profile, yes, base, token);
+    }
+    result(&admin_client::send(request(command, base, input)?, token)?)
 }
 
 fn request(
@@ -72,6 +87,7 @@ fn request(
 ) -> Result<AdminRequest, String> {
     let mut url = Url::parse(&format!("http://{base}/api/connections")).map_err(|error| error.to_string())?;
     let (method, target, last, body) = match command {
+        ConnectionsCommand::RevokeAll { .. } => return Err("it takes several requests".to_owned()),
         ConnectionsCommand::List { profile, subject, limit, cursor } => {
             let limit = limit.map(|limit| limit.to_string());
             let given = [("profile", profile), ("subject", subject), ("limit", limit), ("cursor", cursor)];
@@ -84,6 +100,7 @@ fn request(
         }
         ConnectionsCommand::Show(target) => (Method::GET, target, None, Bytes::new()),
         ConnectionsCommand::Refresh(target) => (Method::POST, target, Some("refresh"), Bytes::new()),
+        ConnectionsCommand::Introspect(target) => (Method::POST, target, Some("introspect"), Bytes::new()),
         ConnectionsCommand::Delete(target) => (Method::DELETE, target, None, Bytes::new()),
         ConnectionsCommand::Import(target) => (Method::PUT, target, None, token_set(input)?),
     };
@@ -121,6 +138,14 @@ fn token_set(input: &mut dyn BufRead) -> Result<Bytes, String> {
 }
 
 fn result(answer: &AdminAnswer) -> Result<Printed, String> {
+    if answer.status.is_success() && answer.body.is_empty() {
+        return Ok(Printed::new(""));
+    }
+    serde_json::to_string_pretty(&checked(answer)?).map(Printed::new).map_err(|error| error.to_string())
+}
+
+/// The JSON of an answer, if it says that all went well.
+pub(super) fn checked(answer: &AdminAnswer) -> Result<serde_json::Value, String> {
     let json: Option<serde_json::Value> = serde_json::from_slice(&answer.body).ok();
     if !answer.status.is_success() {
         let detail = json.as_ref().and_then(|problem| problem.get("detail")?.as_str());
@@ -130,9 +155,5 @@ fn result(answer: &AdminAnswer) -> Result<Printed, String> {
             detail.unwrap_or("no further word")
         ));
     }
-    match json.and_then(|json| serde_json::to_string_pretty(&json).ok()) {
-        Some(pretty) => Ok(Printed::new(pretty)),
-        None if answer.body.is_empty() => Ok(Printed::new("")),
-        None => Err("the answer is not whole, or not the admin API's: it is not JSON".to_owned()),
-    }
+    json.ok_or_else(|| "the answer is not whole, or not the admin API's: it is not JSON".to_owned())
 }

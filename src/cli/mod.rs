@@ -4,6 +4,7 @@
 
 mod admin_client;
 mod connections;
+mod revoke_all;
 mod secrets;
 #[cfg(test)]
 mod tests;

@@ -163,6 +163,8 @@ table! {
         provider: Located<String>,
         /// RFC 6749 section 2.2.
         client_id: Located<String>,
+        /// In the place of `client_id`: the client registers itself on first use (RFC 7591).
+        registration: RegistrationFile,
         /// How the client authenticates at the token endpoint.
         client_auth: Located<String>,
         /// How a token is obtained.
@@ -197,7 +199,25 @@ table! {
         id_token_signing_alg: Located<String>,
         /// Lifetime of a token whose answer has no `expires_in`.
         default_token_lifetime: Located<Duration>,
+        /// Whether the provider is asked when a token ends of which nothing else is known (RFC 7662).
+        introspect_expiry: Located<bool>,
         ..settings
+    }
+}
+
+table! {
+    /// `registration` of a profile.
+    RegistrationFile {
+        /// Lets us register, where not everybody may (RFC 7591 section 3).
+        initial_access_token: Located<SecretSource>,
+        /// The client's name, for people to read.
+        client_name: Located<String>,
+        /// Whom the provider may write to.
+        contacts: Located<Vec<String>>,
+        /// RFC 7591 section 2.3.
+        software_statement: Located<SecretSource>,
+        /// Further members of the request (RFC 7591 section 2).
+        metadata: BTreeMap<String, Located<RawSetting>>,
     }
 }
 

@@ -15,6 +15,7 @@ mod file;
 mod profiles;
 mod providers;
 mod reader;
+mod registration;
 mod routes;
 mod secret_source;
 mod server;

@@ -23,6 +23,7 @@ use super::extension::Extension;
 use super::file::ProfileFile;
 use super::providers;
 use super::reader::{Located, Parameter};
+use super::registration;
 use super::secret_source::Secrets;
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
@@ -75,7 +76,6 @@ impl Profiles<'_> {
 
     fn profile(&self, name: &str, file: &ProfileFile, faults: &mut Faults) -> Option<Profile> {
         let id = faults.note(&file.at, ProfileId::new(name));
-        let client_id = client_id(file, faults);
         let scopes = match &file.scopes {
             Some(scopes) => faults.note(&scopes.at, ScopeSet::from_tokens(scopes.value.iter().cloned())),
             None => Some(ScopeSet::default()),
@@ -85,7 +85,7 @@ impl Profiles<'_> {
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let credential = credential(file, &extension);
         let grant = extension.build(grant_row.map(|row| row.build));
-        let client_auth = extension.build(auth_row.map(|row| row.build));
+        let client = registration::client(file, auth_row, &mut extension, self.secrets, faults);
         let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 
@@ -93,7 +93,8 @@ impl Profiles<'_> {
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
         let provider = self
             .provider(file, faults)
-            .filter(|provider| enough(provider, person, identity, provider_place(file), faults));
+            .filter(|provider| enough(provider, person, identity, provider_place(file), faults))
+            .filter(|provider| registration::can_register(provider, file, faults));
         // A person's browser comes back alone: of the call that sent them only its subject is known.
         let params = |table, given: &Option<_>, own, person, faults: &mut Faults| {
             params(table, given.as_ref(), own, person, faults)
@@ -110,28 +111,30 @@ impl Profiles<'_> {
 
         let profile = id?;
         let origins = OriginSet::new(self.routing.origins_of(&profile));
+        let registration = ClientRegistration {
+            profile,
+            provider: provider?,
+            scopes: scopes?,
+            credential,
+            redirect_uri: self.redirect_uri?.clone(),
+            authorization: authorization?,
+            authorize_params,
+            token_params,
+            refresh_params,
+            pkce: pkce?,
+            id_token_signing_alg,
+            default_token_lifetime,
+            introspect_expiry: file.introspect_expiry.as_ref().is_some_and(|flag| flag.value),
+            refresh: RefreshPolicy::default(),
+            retry: RetryPolicy::default(),
+        };
+        let (grant_name, client_auth_name) = (grant_row?.name, auth_row?.name);
         Some(Profile {
-            registration: ClientRegistration {
-                profile,
-                provider: provider?,
-                client_id: client_id?,
-                credential,
-                scopes: scopes?,
-                redirect_uri: self.redirect_uri?.clone(),
-                authorization: authorization?,
-                authorize_params,
-                token_params,
-                refresh_params,
-                pkce: pkce?,
-                id_token_signing_alg,
-                default_token_lifetime,
-                refresh: RefreshPolicy::default(),
-                retry: RetryPolicy::default(),
-            },
+            client: client?.of(&registration, grant_name, client_auth_name),
+            registration,
             grant: grant?,
-            grant_name: grant_row?.name,
-            client_auth: client_auth?,
-            client_auth_name: auth_row?.name,
+            grant_name,
+            client_auth_name,
             origins,
         })
     }
@@ -198,21 +201,6 @@ fn credential(file: &ProfileFile, extension: &Extension<'_>) -> String {
     }
     extension.settings().add_to(&mut digest);
     digest.finish()
-}
-
-fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
-    match &file.client_id {
-        // RFC 6749 appendix A.1.
-        Some(id) if id.value.is_empty() || !id.value.bytes().all(|b| (0x20..=0x7e).contains(&b)) => {
-            faults.push(&id.at, "must be printable ASCII, and not empty");
-            None
-        }
-        Some(id) => Some(id.value.clone()),
-        None => {
-            faults.missing(&file.at.join("client_id"), "the provider gave it when the client was registered");
-            None
-        }
-    }
 }
 
 fn grant(file: &ProfileFile, faults: &mut Faults) -> Option<&'static GrantRow> {

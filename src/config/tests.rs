@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use claviger_actors::profile::ClientSource;
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
 use claviger_actors::protocol::template::Template;
 use claviger_actors::proxy::route::SubjectSource;
@@ -136,6 +137,7 @@ fn the_tour_shows_every_key() {
         file::EncryptionFile::KEYS,
         file::ProviderFile::KEYS,
         file::ProfileFile::KEYS,
+        file::RegistrationFile::KEYS,
         file::CallerFile::KEYS,
         file::BasicFile::KEYS,
         file::JwtFile::KEYS,
@@ -227,7 +229,8 @@ fn the_environment_wins_and_is_named_in_faults() {
     let config = load_text(&good(), &environment).unwrap();
     assert_eq!(config.server.workers, 7);
     let registration = &config.profiles[0].registration;
-    assert_eq!(registration.client_id, "0042");
+    let ClientSource::Given(client) = &config.profiles[0].client else { panic!("it is given") };
+    assert_eq!(client.client_id, "0042");
     assert_eq!(registration.scopes.to_string(), "a b");
     let resource = Template::parse("r").unwrap();
     assert_eq!(registration.token_params, [("resource".to_owned(), resource)]);

@@ -33,7 +33,6 @@ pub(super) async fn new_flow(
     let challenge = verifier.as_ref().map(CodeVerifier::challenge);
     let extra = registration.authorize_params_for(&connection.subject);
     let params = AuthorizationRequest {
-        client_id: (quirks.client_id_parameter.as_deref().unwrap_or("client_id"), &registration.client_id),
         redirect_uri: &registration.redirect_uri,
         scope: (
             quirks.scope_parameter.as_deref().unwrap_or("scope"),

@@ -28,6 +28,8 @@ use crate::registration::settings::{Settings, SettingsError};
 pub struct GrantContext<'a> {
     /// The profile.
     pub registration: &'a ClientRegistration,
+    /// RFC 6749 section 2.2.
+    pub client_id: &'a str,
     /// Whose token is wanted.
     pub subject: &'a Subject,
     /// What is asked for: the profile's scopes and the route's.

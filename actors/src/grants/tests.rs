@@ -14,6 +14,7 @@ fn with_context<T>(use_it: impl FnOnce(GrantContext<'_>) -> T) -> T {
     let registration = profiles::registration("acme");
     let subject = Subject::new("alice").unwrap();
     use_it(GrantContext {
+        client_id: "client",
         registration: &registration,
         subject: &subject,
         scopes: &ScopeSet::from_tokens(["mail", "openid"]).unwrap(),

@@ -28,8 +28,6 @@ const REPEATABLE: &str = "resource";
 /// What goes into an authorization request.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthorizationRequest<'a> {
-    /// RFC 6749 section 2.2, with the name that the server has for it.
-    pub client_id: (&'a str, &'a str),
     /// The redirection endpoint; the token request repeats it byte for byte.
     pub redirect_uri: &'a Url,
     /// What is asked for, with the name that the server has for it; left out when empty.
@@ -47,12 +45,11 @@ pub struct AuthorizationRequest<'a> {
 }
 
 impl AuthorizationRequest<'_> {
-    /// The parameters: none twice but `resource`, none empty.
+    /// The parameters but for the client's: none twice but `resource`, none empty.
     pub fn params(&self) -> AuthorizationParams {
-        let (client_id, scope) = (self.client_id, self.scope);
+        let scope = self.scope;
         let mut params = vec![
             ("response_type", "code"),
-            client_id,
             ("redirect_uri", self.redirect_uri.as_str()),
             scope,
             ("state", self.state.secret().expose()),
@@ -86,6 +83,14 @@ impl AuthorizationParams {
     /// The parameters, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The same request of the client `client_id` (RFC 6749 section 2.2); `name` is what the server calls
+    /// that parameter.
+    #[must_use]
+    pub fn of_client(mut self, name: &str, client_id: &str) -> Self {
+        self.0.insert(1.min(self.0.len()), (name.to_owned(), client_id.to_owned()));
+        self
     }
 
     /// The first value of a parameter.
@@ -176,7 +181,6 @@ mod tests {
         extra: &[(String, String)],
     ) -> AuthorizationParams {
         AuthorizationRequest {
-            client_id: ("client_id", "s6BhdRkqt3"),
             redirect_uri: &"https://client.example.com/cb".parse().unwrap(),
             scope: ("scope", &scopes.join(" ")),
             state: &State("xyz".into()),
@@ -186,6 +190,7 @@ mod tests {
             extra,
         }
         .params()
+        .of_client("client_id", "s6BhdRkqt3")
     }
 
     fn values<'u>(url: &'u Url, name: &str) -> Vec<String> {
@@ -234,7 +239,6 @@ mod tests {
     fn what_the_flow_leaves_out_nobody_else_puts_in() {
         let pair = ("code_challenge".to_owned(), "evil".to_owned());
         let url = AuthorizationRequest {
-            client_id: ("client_id", "c"),
             redirect_uri: &"https://client.example.com/cb".parse().unwrap(),
             scope: ("scope", ""),
             state: &State("xyz".into()),
@@ -244,6 +248,7 @@ mod tests {
             extra: &[pair],
         }
         .params()
+        .of_client("client_id", "c")
         .url(&"https://a.example/?nonce=evil&code_challenge_method=plain".parse().unwrap());
         let rest =
             "response_type=code&client_id=c&redirect_uri=https%3A%2F%2Fclient.example.com%2Fcb&state=xyz";

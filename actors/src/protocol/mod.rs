@@ -6,8 +6,10 @@
 pub mod answer_format;
 pub mod authorization_request;
 pub mod authorization_response;
+pub mod client_registration;
 pub mod id_token;
 pub mod identifiers;
+pub mod introspection;
 pub mod json_template;
 pub mod jwk;
 pub mod jwt;

@@ -71,6 +71,16 @@ pub fn wipe(value: &mut Value) {
     }
 }
 
+/// Seconds since the epoch (RFC 7519 section 2), as a number, or as a text where servers are sloppy.
+/// Zero and what lies before count as none.
+pub fn numeric_date(value: &Value) -> Option<u64> {
+    let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    // `as` saturates, and turns NaN into zero.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating on purpose")]
+    let seconds = seconds as u64;
+    (seconds > 0).then_some(seconds)
+}
+
 #[derive(Clone, Copy)]
 struct Strict<'f> {
     depth: usize,

@@ -157,6 +157,8 @@ pub enum ExpiryBasis {
     ProfileDefault,
     /// The access token is a JWT and has `exp`.
     JwtClaim,
+    /// The provider, asked for it (RFC 7662).
+    Introspection,
     /// An upstream refused an earlier token of this connection at this age.
     UpstreamRefusal,
     /// Nothing is known: one hour, then ask again.

@@ -202,6 +202,12 @@ impl TokenAnswerError {
         })
     }
 
+    /// Whether the server does not know the client, or does not take its proof (`invalid_client`).
+    pub fn is_unknown_client(&self) -> bool {
+        let Self::Refused { code, status, .. } = self else { return false };
+        code == "invalid_client" || code.is_empty() && *status == 401
+    }
+
     /// Leaves out code and description if they repeat one of `secrets`, as servers do that print
     /// the refresh token they refuse.
     #[must_use]

@@ -7,19 +7,24 @@ use std::sync::atomic::Ordering;
 use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
 
 use super::authorization;
-use super::consent;
+use super::consent::{self, Revoked};
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
+use super::introspection;
 use super::messages::{
-    AuthorizationTarget, GetAccessToken, GetConnection, ImportConnection, PrepareAuthorization,
-    RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
+    AuthorizationTarget, GetAccessToken, GetConnection, ImportConnection, IntrospectConnection,
+    PrepareAuthorization, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevocationCounts, RevokeAll,
+    RevokeConnection,
 };
+use super::revoke_all;
 use super::scopes;
 use super::want::{Want, settled_error};
 use crate::connection::Connection;
 use crate::protocol::identifiers::Subject;
+use crate::protocol::introspection::IntrospectionResponse;
+use crate::store::StoreError;
 use crate::supervision::{ActorKind, ExitGuard, Observation, Observe, Supervised};
 
 /// Messages that may wait.
@@ -120,7 +125,27 @@ impl Handler<RevokeConnection> for ProviderActor {
 
     fn handle(&mut self, message: RevokeConnection, _: &mut Self::Context) -> Self::Result {
         let context = self.context.clone();
-        Box::pin(async move { consent::revoke(&context, &message.subject).await })
+        Box::pin(async move {
+            consent::revoke(&context, &message.subject, None).await.map(|revoked| revoked != Revoked::Absent)
+        })
+    }
+}
+
+impl Handler<RevokeAll> for ProviderActor {
+    type Result = ResponseFuture<Result<RevocationCounts, StoreError>>;
+
+    fn handle(&mut self, _: RevokeAll, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { revoke_all::run(&context).await })
+    }
+}
+
+impl Handler<IntrospectConnection> for ProviderActor {
+    type Result = ResponseFuture<Result<Option<IntrospectionResponse>, TokenError>>;
+
+    fn handle(&mut self, message: IntrospectConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { introspection::introspect(&context, &message.subject).await })
     }
 }
 

@@ -6,6 +6,7 @@ use super::error::TokenError;
 use super::messages::AuthorizationTarget;
 use crate::authorization_server::ResolvedMetadata;
 use crate::connection::{Failure, FailureClass, Reason};
+use crate::profile::Client;
 use crate::protocol::authorization_request::AuthorizationParams;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pushed_request::{PushedRequest, parse_pushed_answer};
@@ -30,16 +31,19 @@ async fn target(
 ) -> Result<AuthorizationTarget, Failure> {
     let metadata = context.discovery.metadata().await?;
     let endpoint = metadata.authorization_endpoint()?;
+    let client = context.client().await?;
     let registration = &context.profile.registration;
+    let name = registration.provider.quirks.parameter("client_id");
+    let params = &params.clone().of_client(name, &client.client_id);
     let required = metadata.document.as_ref().is_some_and(|d| d.require_pushed_authorization_requests);
     let url = if registration.authorization.pushed || required {
-        let pushed = push(context, &metadata, params).await?;
+        let pushed = push(context, &client, &metadata, params).await?;
         tracing::debug!(
             profile = %registration.profile,
             expires_in_s = pushed.expires_in.as_secs(),
             "authorization request pushed"
         );
-        params.pushed_url(endpoint, &registration.client_id, &pushed.request_uri)
+        params.pushed_url(endpoint, &client.client_id, &pushed.request_uri)
     } else {
         params.url(endpoint)
     };
@@ -50,6 +54,7 @@ async fn target(
 /// reference is used long before it ends.
 async fn push(
     context: &ProviderContext,
+    client: &Client,
     metadata: &ResolvedMetadata,
     params: &AuthorizationParams,
 ) -> Result<PushedRequest, Failure> {
@@ -66,7 +71,7 @@ async fn push(
             _ => request.param(name, value),
         }
     }
-    let to = Addressee { profile: &context.profile, metadata, endpoint };
+    let to = Addressee { profile: &context.profile, client, metadata, endpoint };
     let read = |answer: &IncomingResponse| {
         parse_pushed_answer(answer.status, &answer.headers, &answer.body, context.now())
     };

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::breaker::Breaker;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
 use super::grant_request::{self, Ask};
+use super::introspection;
 use super::save::{self, NewTokens, NotKept};
-use crate::connection::{Connection, ConnectionRecord, Held};
+use crate::connection::{Connection, ConnectionRecord, Failure, FailureClass, Held};
 use crate::grants::Redemption;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
@@ -64,10 +66,10 @@ pub(super) async fn redeem(
     }
     let mut tokens = granted.into_token_set(&context.profile.registration, None, None);
     tokens.identity = identity;
-    tokens
-        .extra
-        .extend(redemption.kept.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
-    replace(context, subject, tokens, flight).await
+    let kept = redemption.kept.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    tokens.extra.extend(kept);
+    let connection = replace(context, subject, tokens, flight).await?;
+    Ok(introspection::learn_expiry(context, connection).await)
 }
 
 /// Takes in a token set obtained elsewhere.
@@ -103,9 +105,25 @@ async fn replace(context: &ProviderContext, subject: &Subject, tokens: TokenSet,
     Err(context.aborted(subject))
 }
 
+/// What became of a connection that should be revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revoked {
+    /// There was none.
+    Absent,
+    /// It is forgotten, and the provider was told of whatever there was to tell.
+    Told,
+    /// It is forgotten, and its tokens may live on at the provider.
+    NotTold,
+}
+
 /// Revokes at the provider (RFC 7009), the refresh token first, and forgets the connection. What
 /// the provider cannot be told is logged; the person's wish to be forgotten is carried out anyway.
-pub(super) async fn revoke(context: &ProviderContext, subject: &Subject) -> Result<bool, TokenError> {
+/// With `breaker`, a provider that fails time and again is left alone.
+pub(super) async fn revoke(
+    context: &ProviderContext,
+    subject: &Subject,
+    breaker: Option<&Breaker>,
+) -> Result<Revoked, TokenError> {
     let _flight = take_turn(context, subject).await?;
     let id = context.id(subject);
     for _ in 0..RACES {
@@ -113,26 +131,28 @@ pub(super) async fn revoke(context: &ProviderContext, subject: &Subject) -> Resu
             Ok(Some(stored)) => stored,
             Ok(None) => {
                 context.forget(&id);
-                return Ok(false);
+                return Ok(Revoked::Absent);
             }
             // Unreadable for us, so all that can be done is to forget it.
             Err(StoreError::Damaged { .. }) => {
                 let removed = context.records.remove(&id, Expected::Anything).await;
                 removed.map_err(|error| context.store_error(subject, &error))?;
                 context.forget(&id);
-                return Ok(true);
+                return Ok(Revoked::NotTold);
             }
             Err(error) => return Err(context.store_error(subject, &error)),
         };
-        if let Held::Tokens(tokens) = &stored.record.held
-            && context.issued(&stored.record)
-        {
-            tell_provider(context, subject, tokens).await;
-        }
+        let told = match &stored.record.held {
+            Held::Tokens(tokens) if context.issued(&stored.record) => {
+                tell_provider(context, subject, tokens, breaker).await
+            }
+            Held::Tokens(_) => false,
+            Held::Nothing | Held::NeedsConsent { .. } => true,
+        };
         match context.records.remove(&id, Expected::Revision(stored.revision)).await {
             Ok(()) => {
                 context.forget(&id);
-                return Ok(true);
+                return Ok(if told { Revoked::Told } else { Revoked::NotTold });
             }
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(context.store_error(subject, &error)),
@@ -141,26 +161,53 @@ pub(super) async fn revoke(context: &ProviderContext, subject: &Subject) -> Resu
     Err(context.aborted(subject))
 }
 
-async fn tell_provider(context: &ProviderContext, subject: &Subject, tokens: &TokenSet) {
-    let metadata = match context.discovery.metadata().await {
-        Ok(metadata) => metadata,
-        Err(failure) => {
-            tracing::warn!(connection = %context.id(subject), detail = failure.detail, "not revoked at the provider");
-            return;
-        }
-    };
-    let Some(endpoint) = &metadata.endpoints.revocation_endpoint else { return };
-    let refresh = tokens.refresh_token.as_ref().map(|token| (token.expose(), "refresh_token"));
-    let access = Some((tokens.access_token.expose(), "access_token"));
-    for (token, hint) in refresh.into_iter().chain(access) {
-        let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
-        if let Err(failure) = context.token_endpoint.revoke(to, token, hint).await {
-            context.note_error(&failure.detail);
-            tracing::warn!(
-                connection = %context.id(subject), hint, detail = failure.detail, "not revoked at the provider"
-            );
+/// Whether the provider took note of every token.
+async fn tell_provider(
+    context: &ProviderContext,
+    subject: &Subject,
+    tokens: &TokenSet,
+    breaker: Option<&Breaker>,
+) -> bool {
+    let retry = &context.profile.registration.retry;
+    if breaker.is_some_and(|breaker| breaker.admit(context.now(), retry.request_timeout).is_err()) {
+        return false;
+    }
+    let told = revoke_tokens(context, tokens).await;
+    if let Some(breaker) = breaker {
+        match &told {
+            Err(failure) if failure.class == FailureClass::ProviderUnavailable => {
+                breaker.failed(context.now(), retry, failure.retry_after, context.jitter());
+            }
+            _ => breaker.succeeded(),
         }
     }
+    told.unwrap_or_else(|failure| {
+        context.note_error(&failure.detail);
+        tracing::warn!(connection = %context.id(subject), detail = failure.detail, "not revoked at the provider");
+        false
+    })
+}
+
+/// Revokes the refresh token, then the access token. `Ok(false)` if the provider revokes none.
+async fn revoke_tokens(context: &ProviderContext, tokens: &TokenSet) -> Result<bool, Failure> {
+    let metadata = context.discovery.metadata().await?;
+    let Some(endpoint) = &metadata.endpoints.revocation_endpoint else { return Ok(false) };
+    let client = context.client().await?;
+    let to = Addressee { profile: &context.profile, client: &client, metadata: &metadata, endpoint };
+    let refresh = tokens.refresh_token.as_ref().map(|token| (token.expose(), "refresh_token"));
+    let access = Some((tokens.access_token.expose(), "access_token"));
+    let mut told = Ok(true);
+    for (token, hint) in refresh.into_iter().chain(access) {
+        if let Err(failure) = context.token_endpoint.revoke(to, token, hint).await {
+            let down = failure.class == FailureClass::ProviderUnavailable;
+            told = Err(failure);
+            // The other token would only wait as long.
+            if down {
+                break;
+            }
+        }
+    }
+    told
 }
 
 /// A connection as it stands, from the snapshot or the store. Starts nothing and publishes nothing:

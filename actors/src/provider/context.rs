@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::breaker::Breaker;
+use super::client::ClientPort;
 use super::error::TokenError;
 use super::flights::FlightTable;
 use super::records::Records;
@@ -20,7 +21,7 @@ use crate::connection::{
 };
 use crate::discovery::Discovery;
 use crate::jwk_set::JwkSetCache;
-use crate::profile::Profile;
+use crate::profile::{Client, Profile};
 use crate::protocol::identifiers::{ConnectionId, Subject};
 use crate::protocol::token::TokenSet;
 use crate::snapshot::Connections;
@@ -63,6 +64,7 @@ pub struct ProviderContext {
     pub counters: Counters,
     pub(super) records: Records,
     pub(super) scope_refusals: ScopeRefusals,
+    client: ClientPort,
     last_error: Mutex<Option<String>>,
     attention: Mutex<BTreeMap<Subject, ConnectionView>>,
 }
@@ -117,14 +119,16 @@ impl ProviderContext {
             deps.clone();
         let provider = profile.registration.provider.clone();
         let transport: Arc<dyn Transport> = Arc::new(Via::new(transport, provider.outbound.clone()));
+        let records = Records::new(store);
         Self {
+            client: ClientPort::new(&profile, &records, &transport, &clock, &entropy),
             discovery: Discovery::new(provider, transport.clone(), clock.clone()),
             token_endpoint: TokenEndpoint::new(transport.clone(), clock.clone(), entropy.clone()),
             keys: JwkSetCache::default(),
             flights: FlightTable::default(),
             breaker: Breaker::default(),
             counters: Counters::default(),
-            records: Records::new(store),
+            records,
             scope_refusals: ScopeRefusals::default(),
             last_error: Mutex::new(None),
             attention: Mutex::new(BTreeMap::new()),
@@ -136,6 +140,29 @@ impl ProviderContext {
             transport,
             connections,
             unsaved,
+        }
+    }
+
+    /// The profile's client, registered by now if it must be. One that the configuration names costs
+    /// nothing.
+    ///
+    /// # Errors
+    /// Why it cannot be registered; the failure of whoever asked just before is repeated.
+    pub async fn client(&self) -> Result<Arc<Client>, Failure> {
+        match &self.client {
+            ClientPort::Given(client) => Ok(client.clone()),
+            ClientPort::Registered(registered) => match registered.at_hand() {
+                Some(answer) => answer,
+                None => registered.get(self.discovery.metadata().await?).await,
+            },
+        }
+    }
+
+    /// The client's identifier, if there is one by now. Registers nothing.
+    pub async fn client_id(&self) -> Option<String> {
+        match &self.client {
+            ClientPort::Given(client) => Some(client.client_id.clone()),
+            ClientPort::Registered(registered) => registered.client_id().await,
         }
     }
 
@@ -341,6 +368,9 @@ impl ProviderContext {
                 TokenError::ClientMisconfigured { profile, reason, detail, retry_after: hold }
             }
             FailureClass::Call => TokenError::CallIncomplete { profile, detail },
+            FailureClass::Internal if reason == Reason::StoreUnavailable => {
+                TokenError::StoreUnavailable { id: self.id(subject), detail }
+            }
             FailureClass::ProviderUnavailable | FailureClass::Internal => {
                 TokenError::ProviderUnavailable { profile, reason, detail, retry_after: hold }
             }

@@ -12,6 +12,7 @@ use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::Flight;
 use super::grant_request::{self, Ask};
+use super::introspection;
 use super::save::{self, NewTokens, NotKept};
 use super::scopes;
 use super::want::Want;
@@ -341,6 +342,7 @@ async fn exchange(
         after_rejection: rejected.is_some(),
     };
     let connection = save::keep(context, subject, new, flight).await.map_err(setback)?;
+    let connection = introspection::learn_expiry(context, connection).await;
     if connection.freshness(context.now()) == Freshness::Ended {
         let (held_back, error) = context.stillborn(&connection, trouble);
         context.publish(held_back);

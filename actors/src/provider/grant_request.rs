@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
-use crate::profile::Profile;
+use crate::profile::{Client, Profile};
 use crate::protocol::id_token::{self, IdTokenChecks, IdTokenClaims};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::scope::ScopeSet;
@@ -130,6 +131,25 @@ pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Gran
 
 async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
     let metadata = context.discovery.metadata().await?;
+    let client = context.client().await?;
+    let answer = attempt_as(context, &client, &metadata, ask).await;
+    if answer.is_err() && client.is_refused()
+        && let Ok(other) = context.client().await
+        && !Arc::ptr_eq(&client, &other)
+        // A code is the client's that asked for it: another one would only use it up.
+        && (other.client_id == client.client_id || !matches!(ask, Ask::Redeem(..)))
+    {
+        return attempt_as(context, &other, &metadata, ask).await;
+    }
+    answer
+}
+
+async fn attempt_as(
+    context: &ProviderContext,
+    client: &Client,
+    metadata: &ResolvedMetadata,
+    ask: Ask<'_>,
+) -> Result<Granted, Failure> {
     let token_endpoint = metadata.token_endpoint()?;
     let registration = &context.profile.registration;
     let further = |refresh, subject, call| {
@@ -144,7 +164,7 @@ async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Fai
         Ask::Obtain { subject, call, scopes } => {
             requested = Some(scopes.clone());
             let mut request =
-                grant(context, &metadata, GrantAsk { subject, call, scopes, redemption: None })?;
+                grant(context, client, metadata, GrantAsk { subject, call, scopes, redemption: None })?;
             add_details(context, subject, call, &mut request)?;
             (request, further(false, subject, call)?, token_endpoint)
         }
@@ -152,12 +172,12 @@ async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Fai
             let (call, scopes) = (&CallContext::default(), &redemption.scopes);
             requested = Some(scopes.clone());
             let ask = GrantAsk { subject, call, scopes, redemption: Some(redemption) };
-            (grant(context, &metadata, ask)?, further(false, subject, call)?, token_endpoint)
+            (grant(context, client, metadata, ask)?, further(false, subject, call)?, token_endpoint)
         }
     };
     let requested_at = context.now();
     context.count(&context.counters.token_requests);
-    let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
+    let to = Addressee { profile: &context.profile, client, metadata, endpoint };
     let response = context.token_endpoint.request(to, request, &further).await?;
     let requested = requested.filter(|scopes| !scopes.is_empty());
     Ok(Granted { response, requested_at, requested })
@@ -187,12 +207,14 @@ fn add_details(
 /// The profile's own grant as a request.
 fn grant(
     context: &ProviderContext,
+    client: &Client,
     metadata: &ResolvedMetadata,
     GrantAsk { subject, call, scopes, redemption }: GrantAsk<'_>,
 ) -> Result<TokenRequest, Failure> {
     let registration = &context.profile.registration;
     let grant_context = GrantContext {
         registration,
+        client_id: &client.client_id,
         subject,
         scopes,
         call,
@@ -293,7 +315,7 @@ async fn checked(
     let pinned = registration.id_token_signing_alg.as_ref().map(std::slice::from_ref);
     let checks = IdTokenChecks {
         issuer,
-        client_id: &registration.client_id,
+        client_id: &context.client().await?.client_id,
         nonce,
         allowed_algs: pinned.unwrap_or(&metadata.id_token_algs),
         access_token: Some(access_token),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::Message;
+use serde::Serialize;
 use url::Url;
 
 use super::error::TokenError;
@@ -10,9 +11,11 @@ use crate::connection::Connection;
 use crate::grants::Redemption;
 use crate::protocol::authorization_request::AuthorizationParams;
 use crate::protocol::identifiers::Subject;
+use crate::protocol::introspection::IntrospectionResponse;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
+use crate::store::StoreError;
 
 /// Asks for a connection whose token may be sent to `origin`; joins the request in flight, or
 /// starts one, if none is fresh.
@@ -91,6 +94,35 @@ pub struct GetConnection {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<bool, TokenError>")]
 pub struct RevokeConnection {
+    /// Whose.
+    pub subject: Subject,
+}
+
+/// Revokes and forgets every connection of the profile, as far as it gets in its time. May be asked
+/// again and again until nothing is left.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<RevocationCounts, StoreError>")]
+pub struct RevokeAll;
+
+/// What became of a profile's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RevocationCounts {
+    /// Forgotten, and revoked at the provider.
+    pub revoked: u64,
+    /// Not forgotten.
+    pub failed: u64,
+    /// Forgotten, but the provider was not told: their tokens may live on there.
+    pub not_told: u64,
+    /// Whether the time was up before all were seen: ask again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// Asks the provider about a connection's access token (RFC 7662). `Ok(None)` if there is no
+/// connection.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<IntrospectionResponse>, TokenError>")]
+pub struct IntrospectConnection {
     /// Whose.
     pub subject: Subject,
 }

@@ -1,13 +1,14 @@
 //! One actor a profile: obtains, refreshes and revokes tokens.
 //!
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
-//! `want` (what is asked for), `scopes` (what is asked for
-//! beyond the profile's), `exchange` (obtain or refresh), `save` (durable before used),
-//! `authorization` (where to send a browser), `consent` (changes from outside).
+//! `want` (what is asked for), `scopes` (what is asked for beyond the profile's), `client` (who we
+//! are), `exchange` (obtain or refresh), `save` (durable before used), `authorization` (where to send
+//! a browser), `consent` (changes from outside), `introspection`, `revoke_all`.
 
 pub mod actor;
 mod authorization;
 pub mod breaker;
+mod client;
 mod consent;
 pub mod context;
 pub mod error;
@@ -15,8 +16,11 @@ mod exchange;
 mod expiry;
 pub mod flights;
 mod grant_request;
+mod introspection;
 pub mod messages;
 mod records;
+mod registration;
+mod revoke_all;
 mod save;
 mod scopes;
 mod want;

@@ -5,18 +5,25 @@ use std::time::Duration;
 
 use crate::connection::ConnectionRecord;
 use crate::protocol::identifiers::ConnectionId;
+use crate::registration::dynamic::{ClientKey, ClientRecord};
 use crate::store::{Expected, Revision, StoreError};
 use crate::supervision::{ActorRef, AskError};
 use crate::token_store::actor::TokenStoreActor;
-use crate::token_store::messages::{LoadConnection, RemoveConnection, SaveConnection, StoredConnection};
+use crate::token_store::messages::{
+    ConnectionPage, ListConnections, LoadClient, LoadConnection, RemoveConnection, SaveClient,
+    SaveConnection, StoredClient, StoredConnection,
+};
 
 /// Longest wait for the store, restarts included.
 const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Longest wait for a page of connections, restarts included.
+const LIST_DEADLINE: Duration = Duration::from_secs(15);
+
 /// How often a save is tried again when the store's actor ended while it had it.
 const SAVE_ATTEMPTS: u32 = 3;
 
-/// Reads and writes connection records.
+/// Reads and writes the records of connections and registered clients.
 #[derive(Clone, Debug)]
 pub(super) struct Records {
     store: ActorRef<TokenStoreActor>,
@@ -57,6 +64,26 @@ impl Records {
                 }
             }
         }
+    }
+
+    pub(super) async fn list(&self, message: ListConnections) -> Result<ConnectionPage, StoreError> {
+        self.store.ask_idempotent(message, LIST_DEADLINE).await.map_err(unavailable)?
+    }
+
+    pub(super) async fn load_client(&self, key: &ClientKey) -> Result<Option<StoredClient>, StoreError> {
+        self.store.ask_idempotent(LoadClient(key.clone()), STORE_DEADLINE).await.map_err(unavailable)?
+    }
+
+    /// Saves a registered client. [`StoreError::Conflict`] may also mean that this very record was
+    /// written after all: read and compare.
+    pub(super) async fn save_client(
+        &self,
+        key: &ClientKey,
+        record: &ClientRecord,
+        expected: Expected,
+    ) -> Result<Revision, StoreError> {
+        let message = SaveClient { key: key.clone(), record: record.clone(), expected };
+        self.store.ask_idempotent(message, STORE_DEADLINE).await.map_err(unavailable)?
     }
 
     pub(super) async fn remove(&self, id: &ConnectionId, expected: Expected) -> Result<(), StoreError> {

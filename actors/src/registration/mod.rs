@@ -2,6 +2,7 @@
 
 pub mod authorization;
 pub mod credential;
+pub mod dynamic;
 pub mod outbound;
 pub mod policy;
 mod provider;
@@ -31,15 +32,13 @@ pub enum Pkce {
     None,
 }
 
-/// One checked profile: a provider plus one registered client.
+/// One checked profile: a provider, and what we ask of it.
 #[derive(Clone, Debug)]
 pub struct ClientRegistration {
     /// Its key in the configuration.
     pub profile: ProfileId,
     /// The authorization server.
     pub provider: ProviderDetails,
-    /// RFC 6749 section 2.2.
-    pub client_id: String,
     /// Names the whole of what token requests are made of ([`credential::CredentialDigest`]): a token
     /// that a profile without a person obtained with another is not used any more.
     pub credential: String,
@@ -61,6 +60,9 @@ pub struct ClientRegistration {
     pub id_token_signing_alg: Option<String>,
     /// Lifetime of a token whose answer has no `expires_in`.
     pub default_token_lifetime: Option<Duration>,
+    /// Whether the provider is asked how long a token lives of which nothing else is known
+    /// (RFC 7662): one more request a token.
+    pub introspect_expiry: bool,
     /// When to refresh.
     pub refresh: RefreshPolicy,
     /// When to try again.

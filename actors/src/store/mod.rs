@@ -59,7 +59,7 @@ pub enum Table {
     Flow,
     /// One-time connect links, by the hash of their token.
     ConnectSession,
-    /// Key checks and the like.
+    /// Key checks, and clients that registered themselves.
     Meta,
 }
 

@@ -7,11 +7,12 @@ use url::Url;
 use crate::client_auth::ClientAuthentication;
 use crate::connection::OriginSet;
 use crate::grants::Grant;
-use crate::profile::Profile;
+use crate::profile::{ClientSource, DynamicClient, Profile, RegisteredAuth};
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::registration::authorization::AuthorizationOptions;
+use crate::registration::dynamic::DynamicRegistration;
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
 use crate::registration::settings::{Setting, Settings};
 use crate::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
@@ -45,7 +46,6 @@ pub fn registration(profile: &str) -> ClientRegistration {
             },
             ..ProviderDetails::default()
         },
-        client_id: "client".into(),
         credential: "credential".into(),
         scopes: ScopeSet::default(),
         redirect_uri: url("https://gateway.example/callback"),
@@ -56,12 +56,13 @@ pub fn registration(profile: &str) -> ClientRegistration {
         pkce: Pkce::S256,
         id_token_signing_alg: None,
         default_token_lifetime: None,
+        introspect_expiry: false,
         refresh: RefreshPolicy::default(),
         retry: RetryPolicy::default(),
     }
 }
 
-/// A profile of that registration. Its client secret is `client-secret`.
+/// A profile of that registration. Its client is `client`, with the secret `client-secret`.
 ///
 /// # Panics
 /// If there is no such grant or method.
@@ -77,8 +78,22 @@ pub fn profile(registration: ClientRegistration, grant: &str, client_auth: &str)
         registration,
         grant: strategy,
         grant_name: grant_row.name,
-        client_auth: method,
+        client: ClientSource::given("client", method),
         client_auth_name: auth_row.name,
         origins: OriginSet::new(["https://api.example".to_owned()]),
     }
+}
+
+/// A profile of that registration whose client registers itself.
+///
+/// # Panics
+/// If there is no such grant or method.
+#[expect(clippy::expect_used, reason = "a test must stop at a wrong fixture")]
+pub fn registering(registration: ClientRegistration, grant: &str, client_auth: &str) -> Profile {
+    let row = crate::client_auth::find(client_auth).expect("a known method");
+    let auth = RegisteredAuth::build(row, &mut Settings::default()).expect("settings that do");
+    let further = serde_json::Map::new();
+    let made = DynamicRegistration::new(&registration, grant, client_auth, None, further);
+    let client = ClientSource::Registered(Arc::new(DynamicClient { registration: made, auth }));
+    Profile { client, ..profile(registration, grant, client_auth) }
 }

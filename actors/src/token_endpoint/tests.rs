@@ -9,6 +9,7 @@ use super::*;
 use crate::client_auth;
 use crate::clock::{SystemEntropy, Timestamp};
 use crate::grants::refresh_token::refresh_request;
+use crate::profile::ClientSource;
 use crate::protocol::token::RefreshToken;
 use crate::protocol::token_request::RequestFormat;
 use crate::registration::Endpoints;
@@ -24,7 +25,8 @@ fn endpoint_over(transport: &Arc<ScriptedTransport>) -> TokenEndpoint {
 }
 
 fn to<'a>(profile: &'a Profile, endpoint: &'a Url) -> Addressee<'a> {
-    Addressee { profile, metadata: &NOTHING, endpoint }
+    let ClientSource::Given(client) = &profile.client else { panic!("a client of the configuration") };
+    Addressee { profile, client, metadata: &NOTHING, endpoint }
 }
 
 /// No server says anything of itself.
@@ -248,7 +250,10 @@ async fn a_refused_secret_gives_way_to_the_next() {
     let secrets = ["old", "older", "new"].map(|secret| Setting::Secret(secret.into()));
     settings.insert("client_secret", Setting::List(secrets.to_vec()));
     let method = client_auth::find("client_secret_post").unwrap();
-    let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
+    let profile = Profile {
+        client: ClientSource::given("client", (method.build)(&mut settings).unwrap()),
+        ..profile("none")
+    };
     let endpoint = endpoint_over(&transport);
     endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await.unwrap();
     assert_eq!(transport.count(), 3);
@@ -264,7 +269,10 @@ async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
     let secrets = ["a", "b"].map(|secret| Setting::Secret(secret.into()));
     settings.insert("client_secret", Setting::List(secrets.to_vec()));
     let method = client_auth::find("client_secret_basic").unwrap();
-    let profile = Profile { client_auth: (method.build)(&mut settings).unwrap(), ..profile("none") };
+    let profile = Profile {
+        client: ClientSource::given("client", (method.build)(&mut settings).unwrap()),
+        ..profile("none")
+    };
     let outcome =
         endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await;
     assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);

@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::connection::{Connection, ConnectionRecord, ConnectionState, ConnectionView, Held, Reason};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::registration::dynamic::{ClientKey, ClientRecord};
 use crate::registration::policy::RefreshPolicy;
 use crate::store::{Expected, Revision, StoreError};
 
@@ -135,4 +136,31 @@ pub struct TakeConnectSession(pub StateHash);
 pub struct PurgeExpired {
     /// What counts as now.
     pub now: Timestamp,
+}
+
+/// Reads a registered client's record.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<StoredClient>, StoreError>")]
+pub struct LoadClient(pub ClientKey);
+
+/// A registered client's record as it was read.
+#[derive(Clone, Debug)]
+pub struct StoredClient {
+    /// Its revision.
+    pub revision: Revision,
+    /// The opened record.
+    pub record: ClientRecord,
+}
+
+/// Writes a registered client's record if `expected` holds; answers once it is durable.
+/// [`StoreError::Conflict`] if it does not hold.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Revision, StoreError>")]
+pub struct SaveClient {
+    /// Which client.
+    pub key: ClientKey,
+    /// What to write.
+    pub record: ClientRecord,
+    /// What must be true.
+    pub expected: Expected,
 }

@@ -12,11 +12,13 @@ use tokio::time::timeout;
 
 use super::group_commit::{GroupCommit, Progress};
 use super::messages::{
-    ConnectionPage, ListConnections, LoadConnection, LoadFlow, LoadFlows, PurgeExpired, RemoveConnection,
-    SaveConnectSession, SaveConnection, SaveFlow, StoredConnection, TakeConnectSession, TakeFlow,
+    ConnectionPage, ListConnections, LoadClient, LoadConnection, LoadFlow, LoadFlows, PurgeExpired,
+    RemoveConnection, SaveClient, SaveConnectSession, SaveConnection, SaveFlow, StoredClient,
+    StoredConnection, TakeConnectSession, TakeFlow,
 };
 use super::records::{
-    connection_id, connection_key, hash_key, open, open_connection, profile_prefix, seal, seal_connection,
+    client_key, connection_id, connection_key, hash_key, open, open_connection, profile_prefix, seal,
+    seal_connection,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::flow::record::{ConnectSession, FlowRecord};
@@ -202,6 +204,20 @@ impl Operations {
             Ok(flows.saturating_add(sessions))
         })
         .await
+    }
+
+    pub(super) async fn load_client(
+        &self,
+        LoadClient(key): LoadClient,
+    ) -> Result<Option<StoredClient>, StoreError> {
+        let found = self.load_sealed(Table::Meta, &client_key(&key)).await?;
+        Ok(found.map(|(revision, record)| StoredClient { revision, record }))
+    }
+
+    pub(super) async fn save_client(&self, message: SaveClient) -> Result<Revision, StoreError> {
+        let key = client_key(&message.key);
+        let value = seal(&self.vault, Table::Meta, &key, &message.record)?;
+        self.save(Table::Meta, key, value, message.expected).await
     }
 
     async fn purge<T: DeserializeOwned>(

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::connection::ConnectionRecord;
 use crate::flow::record::StateHash;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::registration::dynamic::ClientKey;
 use crate::store::sealed::Vault;
 use crate::store::{RecordKey, StoreError, Table};
 
@@ -38,6 +39,12 @@ pub(super) fn connection_id(key: &RecordKey) -> Option<ConnectionId> {
 /// The key of a flow's or connect link's record.
 pub(super) fn hash_key(hash: &StateHash) -> RecordKey {
     RecordKey(hash.0.to_vec())
+}
+
+/// The key of a registered client's record, among the other records of [`Table::Meta`].
+pub(super) fn client_key(key: &ClientKey) -> RecordKey {
+    let parts = [b"client/", key.profile.as_str().as_bytes(), &[SEPARATOR], key.fingerprint.as_bytes()];
+    RecordKey(parts.concat())
 }
 
 #[derive(Serialize)]

@@ -12,9 +12,12 @@
 mod binding;
 mod failures;
 mod identity;
+mod introspection;
 mod pushed;
+mod registration;
 mod rejection;
 mod replicas;
+mod revoke_all;
 mod saving;
 mod scopes;
 mod single_flight;

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use claviger_actors::clock::{Clock, Entropy, Timestamp};
 use claviger_actors::connection::OriginSet;
 use claviger_actors::gateway::{GatewayHandle, GatewayParts};
-use claviger_actors::profile::Profile;
+use claviger_actors::profile::{ClientSource, Profile};
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
@@ -160,7 +160,6 @@ fn profile(name: &str, grant: &str) -> Profile {
             },
             ..ProviderDetails::default()
         },
-        client_id: name.to_owned(),
         scopes: ScopeSet::from_tokens(["calendar"]).unwrap(),
         ..profiles::registration(name)
     };
@@ -172,7 +171,7 @@ fn profile(name: &str, grant: &str) -> Profile {
         registration,
         grant: (grant.build)(&mut settings).unwrap(),
         grant_name: grant.name,
-        client_auth: (method.build)(&mut settings).unwrap(),
+        client: ClientSource::given(name, (method.build)(&mut settings).unwrap()),
         client_auth_name: method.name,
         origins: OriginSet::new([ORIGIN.to_owned()]),
     }

@@ -158,7 +158,7 @@ pub(super) fn token_problem(state: &AdminState, error: &TokenError) -> HttpRespo
     logged(if conflict { problem.status(StatusCode::CONFLICT) } else { problem })
 }
 
-fn never_made(state: &AdminState, id: &ConnectionId) -> HttpResponse {
+pub(super) fn never_made(state: &AdminState, id: &ConnectionId) -> HttpResponse {
     state.problem(ProblemCode::NotFound, format!("there is no connection {id}"))
 }
 

@@ -1,7 +1,7 @@
 //! The listener for operators: health, debug and the admin API.
 //!
 //! Reading order: `guard` (who may), `json` (how bodies come and go), `health` and `overview` (what
-//! is there), `connections` and `connect_sessions` (what can be done), `import`, `cursor`.
+//! is there), `connections`, `lifecycle` and `connect_sessions` (what can be done), `import`, `cursor`.
 
 pub mod connect_sessions;
 pub mod connections;
@@ -10,6 +10,7 @@ pub mod guard;
 pub mod health;
 pub mod import;
 pub mod json;
+pub mod lifecycle;
 pub mod overview;
 
 use std::net::SocketAddr;
@@ -85,7 +86,11 @@ fn guarded() -> impl HttpServiceFactory {
         .service(resource("/debug/actors", "GET").route(web::get().to(health::actors)))
         .service(resource("/api/profiles", "GET").route(web::get().to(overview::profiles)))
         .service(resource("/api/routes", "GET").route(web::get().to(overview::routes)))
-        .service(resource("/api/connections", "GET").route(web::get().to(connections::list)))
+        .service(
+            resource("/api/connections", "GET, DELETE")
+                .route(web::get().to(connections::list))
+                .route(web::delete().to(lifecycle::revoke_all)),
+        )
         .service(
             resource("/api/connections/{profile}/{subject}", "GET, PUT, DELETE")
                 .route(web::get().to(connections::show))
@@ -95,6 +100,10 @@ fn guarded() -> impl HttpServiceFactory {
         .service(
             resource("/api/connections/{profile}/{subject}/refresh", "POST")
                 .route(web::post().to(connections::refresh)),
+        )
+        .service(
+            resource("/api/connections/{profile}/{subject}/introspect", "POST")
+                .route(web::post().to(lifecycle::introspect)),
         )
         .service(resource("/api/connect-sessions", "POST").route(web::post().to(connect_sessions::create)))
         .default_service(web::to(not_found))

@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use claviger_actors::profile::Profile;
 use claviger_actors::proxy::route::Route;
+use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::json;
 
@@ -17,14 +18,15 @@ struct ProfileView<'a> {
     grant: &'static str,
     needs_person: bool,
     client_auth: &'static str,
-    client_id: &'a str,
+    /// Null until a client that registers itself is registered.
+    client_id: Option<String>,
     scopes: Vec<&'a str>,
     redirect_uri: &'a str,
     upstreams: Vec<&'a str>,
 }
 
 impl<'a> ProfileView<'a> {
-    fn of(profile: &'a Profile) -> Self {
+    fn of(profile: &'a Profile, client_id: Option<String>) -> Self {
         let registration = &profile.registration;
         Self {
             name: registration.profile.as_str(),
@@ -33,7 +35,7 @@ impl<'a> ProfileView<'a> {
             grant: profile.grant_name,
             needs_person: profile.grant.needs_person(),
             client_auth: profile.client_auth_name,
-            client_id: &registration.client_id,
+            client_id,
             scopes: registration.scopes.iter().collect(),
             redirect_uri: registration.redirect_uri.as_str(),
             upstreams: profile.origins.iter().collect(),
@@ -73,7 +75,9 @@ impl<'a> RouteView<'a> {
 /// `GET /api/profiles`.
 pub async fn profiles(state: web::Data<AdminState>) -> HttpResponse {
     let profiles = state.gateway.profiles();
-    let views: Vec<_> = profiles.iter().map(|profile| ProfileView::of(profile)).collect();
+    let ids = profiles.iter().map(|profile| state.gateway.client_id(&profile.registration.profile));
+    let ids = join_all(ids).await;
+    let views: Vec<_> = profiles.iter().zip(ids).map(|(profile, id)| ProfileView::of(profile, id)).collect();
     json::answer(StatusCode::OK, &json!({ "profiles": views }))
 }
 

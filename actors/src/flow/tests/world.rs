@@ -250,7 +250,9 @@ impl AuthorizationProvider for ScriptedProvider {
         let mut script = self.script.lock();
         script.targets_asked += 1;
         let target = AuthorizationTarget {
-            url: params.url(&"https://id.example/authorize".parse().unwrap()),
+            url: params
+                .of_client("client_id", "client")
+                .url(&"https://id.example/authorize".parse().unwrap()),
             issuer: Some("https://id.example".into()),
             iss_announced: script.iss_announced,
         };
