@@ -4,6 +4,7 @@
 
 pub mod authorization_code;
 pub mod client_credentials;
+pub mod jwt_bearer;
 pub mod refresh_token;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::{KeyError, SigningKey};
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
@@ -78,6 +80,14 @@ pub enum GrantError {
         /// What it lacks.
         what: &'static str,
     },
+    /// An assertion could not be signed.
+    #[error("the {grant} grant cannot sign: {source}")]
+    Signing {
+        /// The grant.
+        grant: &'static str,
+        /// Why not.
+        source: KeyError,
+    },
 }
 
 /// A way to turn what we hold into a token request.
@@ -85,8 +95,18 @@ pub trait Grant: Send + Sync + fmt::Debug {
     /// Whether a person consents in a browser before the first token request.
     fn needs_person(&self) -> bool;
 
+    /// Whether it names the client by its identifier, whatever the client authentication.
+    fn needs_client_id(&self) -> bool {
+        true
+    }
+
     /// What the grant needs to know of a call, beyond its subject.
     fn placeholders(&self) -> Vec<Placeholder> {
+        Vec::new()
+    }
+
+    /// The keys it signs with, the current one first: their public halves are published.
+    fn signing_keys(&self) -> Vec<SigningKey> {
         Vec::new()
     }
 
@@ -106,6 +126,7 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
 ];
 
 /// The row of the grant `name`.
