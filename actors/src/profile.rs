@@ -8,6 +8,7 @@ use crate::client_auth::{self, ClientAuthRow, ClientAuthentication};
 use crate::connection::OriginSet;
 use crate::grants::Grant;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::{CallNeeds, Placeholder};
 use crate::registration::ClientRegistration;
 use crate::registration::dynamic::DynamicRegistration;
@@ -42,6 +43,11 @@ impl Profile {
             caller_token: self.grant.needs_caller_token(),
             assertion: self.grant.needs_assertion(),
         }
+    }
+
+    /// The keys that this profile signs with, of its client authentication and its grant.
+    pub fn signing_keys(&self) -> impl Iterator<Item = SigningKey> {
+        self.client.auth().into_iter().flat_map(|auth| auth.signing_keys()).chain(self.grant.signing_keys())
     }
 }
 
