@@ -64,6 +64,10 @@ impl TokenEndpoint {
         let quirks = &*registration.provider.quirks;
         let is_refresh = request.get("grant_type").is_some_and(|grant| grant.expose() == "refresh_token");
         let further = if is_refresh { &registration.refresh_params } else { &registration.token_params };
+        if request.get("resource").is_none() {
+            let resources = &registration.authorization.resources;
+            resources.iter().for_each(|resource| request.add_resource(resource));
+        }
         for (name, value) in further {
             // Neither the grant's own parameters nor the proof of the client can be overridden.
             if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {

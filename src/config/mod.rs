@@ -8,7 +8,9 @@ pub mod catalogue;
 pub mod entry;
 pub mod environment;
 pub mod error;
+pub mod pasted;
 
+mod authorization;
 mod callers;
 mod extension;
 mod file;

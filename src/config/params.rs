@@ -23,7 +23,7 @@ pub(super) const KNOWN_CLIENT_AUTH: [&str; 8] = [
     "none",
 ];
 /// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
-const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
+const OWN_AUTHORIZE_PARAMS: [&str; 10] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -32,6 +32,8 @@ const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
     "nonce",
     "code_challenge",
     "code_challenge_method",
+    "request",
+    "request_uri",
 ];
 /// Parameters that the gateway writes itself (RFC 6749 sections 2.3.1, 4.1.3, 4.4.2 and 6).
 const OWN_TOKEN_PARAMS: [&str; 8] = [
@@ -54,7 +56,8 @@ pub(super) fn of(
     given: Option<&BTreeMap<String, Located<Parameter>>>,
     faults: &mut Faults,
 ) -> Params {
-    let own = if table == "authorize_params" { OWN_AUTHORIZE_PARAMS } else { OWN_TOKEN_PARAMS };
+    let own: &[&str] =
+        if table == "authorize_params" { &OWN_AUTHORIZE_PARAMS } else { &OWN_TOKEN_PARAMS };
     let mut params = Params::new();
     for (name, value) in given.into_iter().flatten() {
         if own.contains(&name.as_str()) {

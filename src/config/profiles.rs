@@ -13,6 +13,7 @@ use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, ProviderDetails};
 use url::Url;
 
+use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
@@ -27,6 +28,7 @@ const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
 /// Signature algorithms with a public key (RFC 7518 section 3.1, RFC 8037): `none` never.
 const SIGNATURES: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+
 /// What every profile is checked against.
 pub(super) struct Profiles<'a> {
     /// Providers by name.
@@ -60,6 +62,7 @@ impl Profiles<'_> {
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let grant = extension.build(grant_row.map(|row| row.build));
         let client_auth = extension.build(auth_row.map(|row| row.build));
+        let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
@@ -70,6 +73,7 @@ impl Profiles<'_> {
         let authorize_params = params::of("authorize_params", file.authorize_params.as_ref(), faults);
         let token_params = params::of("token_params", file.token_params.as_ref(), faults);
         let refresh_params = params::of("refresh_params", file.refresh_params.as_ref(), faults);
+        let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
         let pkce = match &file.pkce {
             Some(text) => params::pkce(text, faults),
             None => Some(defaults.pkce.unwrap_or_default()),
@@ -92,6 +96,7 @@ impl Profiles<'_> {
                 client_id: client_id?,
                 scopes: scopes?,
                 redirect_uri: self.redirect_uri?.clone(),
+                authorization: authorization?,
                 pkce: pkce?,
                 id_token_signing_alg,
                 default_token_lifetime,

@@ -6,6 +6,7 @@ pub mod authorization_code;
 pub mod client_credentials;
 pub mod refresh_token;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -53,6 +54,12 @@ pub struct Redemption {
     pub code_verifier: Option<CodeVerifier>,
     /// Byte for byte the one of the authorization request.
     pub redirect_uri: Url,
+    /// What was asked for.
+    pub scopes: ScopeSet,
+    /// When it was asked for: no login may lie further back than `max_age` before that.
+    pub begun_at: Timestamp,
+    /// Members of the authorization response to keep with the token set.
+    pub kept: BTreeMap<String, String>,
 }
 
 /// Why a grant cannot make a token request.

@@ -1,5 +1,6 @@
 //! What we are to one authorization server: a checked profile, without its strategies.
 
+pub mod authorization;
 pub mod outbound;
 pub mod policy;
 mod provider;
@@ -12,6 +13,7 @@ use url::Url;
 
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
+use authorization::AuthorizationOptions;
 use policy::{RefreshPolicy, RetryPolicy};
 
 pub use provider::{Endpoints, ProviderDetails};
@@ -39,6 +41,8 @@ pub struct ClientRegistration {
     pub scopes: ScopeSet,
     /// The redirection endpoint registered with the provider (RFC 6749 section 3.1.2).
     pub redirect_uri: Url,
+    /// How a person is asked.
+    pub authorization: AuthorizationOptions,
     /// Further parameters of the authorization request: the profile's and its provider's.
     pub authorize_params: Vec<(String, String)>,
     /// Further parameters of token requests that are no refresh: the profile's and its provider's.

@@ -16,6 +16,7 @@ use crate::clock::{SystemClock, SystemEntropy, Timestamp};
 use crate::connection::{ConnectionRecord, Held, InFlight, OriginSet, Reason};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::token::{AccessToken, Expiry, RefreshToken, TokenSet, TokenType};
 use crate::store::keyring::{Keyring, SealingKey};
@@ -103,6 +104,7 @@ fn record(token: &str) -> ConnectionRecord {
             obtained_at: at,
             expiry: Expiry::Stated { at: at.after(Duration::from_secs(60)) },
             refresh_token: Some(RefreshToken::new("a\\\"refresh").unwrap()),
+            requested_scope: None,
             scope: None,
             identity: None,
             extra: BTreeMap::from([("instance_url".to_owned(), Value::from("https://x"))]),
@@ -130,7 +132,8 @@ fn flow(state: &str, expires_at: u64) -> FlowRecord {
         code_verifier: Some(Secret::new("verifier")),
         nonce: None,
         issuer: Some("https://id.example".into()),
-        iss_announced: true,
+        scopes: ScopeSet::default(),
+        iss_required: true,
         redirect_uri: "http://127.0.0.1:8081/callback".into(),
         browser: StateHash::of("browser"),
         return_to: None,
@@ -141,6 +144,7 @@ fn flow(state: &str, expires_at: u64) -> FlowRecord {
 
 fn link(token: &str, expires_at: u64) -> ConnectSession {
     ConnectSession {
+        scopes: ScopeSet::default(),
         token: StateHash::of(token),
         connection: id("p", "alice"),
         return_to: Some("/home".into()),
