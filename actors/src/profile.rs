@@ -35,7 +35,7 @@ pub struct Profile {
 impl Profile {
     /// What has to be gathered of a call for a token request, beyond its subject.
     pub fn call_needs(&self) -> CallNeeds {
-        let params = self.registration.further_params(true);
+        let params = [true, false].into_iter().flat_map(|refresh| self.registration.further_params(refresh));
         let of_params = params.flat_map(|(_, template)| template.placeholders()).cloned();
         let all = of_params.chain(self.grant.placeholders());
         CallNeeds {

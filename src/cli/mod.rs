@@ -4,6 +4,7 @@
 
 mod admin_client;
 mod connections;
+mod providers;
 mod revoke_all;
 mod secrets;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::environment::Environment;
-use crate::config::{self, GatewayConfig, catalogue};
+use crate::config::{self, GatewayConfig};
 use connections::ConnectionsCommand;
 
 /// OAuth 2.0 client gateway: internal applications call it, and it calls APIs with the right tokens.
@@ -43,6 +44,9 @@ enum Command {
     Providers {
         /// The provider to show.
         name: Option<String>,
+        /// Print its file instead: what `[providers.NAME]` would say.
+        #[arg(long)]
+        source: bool,
     },
     /// Read a password from standard input and print its hash, for `password_hash`.
     HashSecret {
@@ -115,7 +119,7 @@ impl Cli {
             },
             Command::Demo { port_base } => return Outcome::Demo { port_base },
             Command::Check(args) => check(&args, environment, streams.errors),
-            Command::Providers { name } => providers(name.as_deref()),
+            Command::Providers { name, source } => providers::execute(name.as_deref(), source),
             Command::HashSecret { api_key } => secrets::hash(streams.input, api_key),
             Command::Keys(KeysCommand::Generate) => Ok(secrets::generate_key()),
             Command::Connections { config, command } => {
@@ -165,14 +169,4 @@ fn check(
         count(config.callers.len(), "caller"),
         count(config.routing.iter().count(), "route"),
     )))
-}
-
-fn providers(name: Option<&str>) -> Result<Printed, String> {
-    let names: Vec<&str> = catalogue::CATALOGUE.iter().map(|preset| preset.name).collect();
-    match name {
-        None => Ok(Printed::new(names.join("\n"))),
-        Some(name) => catalogue::preset(name)
-            .map(|preset| Printed::new(preset.text))
-            .ok_or_else(|| format!("there is no provider `{name}`; known: {}", names.join(", "))),
-    }
 }

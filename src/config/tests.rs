@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod callers;
+mod catalogue;
 mod faults;
 
 use std::collections::BTreeMap;
@@ -136,6 +137,9 @@ fn the_tour_shows_every_key() {
         file::StoreFile::KEYS,
         file::EncryptionFile::KEYS,
         file::ProviderFile::KEYS,
+        file::VariableFile::KEYS,
+        file::ProbeFile::KEYS,
+        file::ResponseFile::KEYS,
         file::ProfileFile::KEYS,
         file::RegistrationFile::KEYS,
         file::CallerFile::KEYS,
@@ -323,21 +327,4 @@ fn the_admin_client_needs_the_listeners_only() {
     assert_eq!(listeners.admin.port(), 7);
     assert_eq!(listeners.admin_token.unwrap().expose(), "HUSH");
     assert!(load_listeners(&path, &Variables::new()).is_err());
-}
-
-#[test]
-fn every_provider_of_the_catalogue_is_good() {
-    let mut before = "";
-    for preset in catalogue::CATALOGUE {
-        assert!(before < preset.name, "the catalogue is in order and without doubles");
-        before = preset.name;
-        let file = catalogue::read(preset).unwrap();
-        let mut faults = Faults::default();
-        let provider = providers::provider(preset.name, &file, &mut faults);
-        let provider = faults.or(provider).unwrap();
-        assert!(provider.issuer.is_none_or(|issuer| issuer.starts_with("https://")));
-        assert!(preset.text.starts_with("# "), "{} says what it is", preset.name);
-    }
-    let files = std::fs::read_dir("config/providers").unwrap().count();
-    assert_eq!(files, catalogue::CATALOGUE.len(), "every file has its row");
 }

@@ -13,6 +13,12 @@ pub(super) fn secure(text: &Located<String>, faults: &mut Faults) -> Option<Url>
     faults.note(&text.at, checked(&text.value))
 }
 
+/// Reads the `https` URL of a page for people.
+pub(super) fn secure_page(text: &Located<String>, faults: &mut Faults) {
+    let page = text.value.split('#').next().unwrap_or_default().to_owned();
+    secure(&Located { value: page, at: text.at.clone() }, faults);
+}
+
 /// As [`secure`], and without a query: further path or parameters are added to it.
 pub(super) fn secure_base(text: &Located<String>, faults: &mut Faults) -> Option<Url> {
     let url = secure(text, faults)?;

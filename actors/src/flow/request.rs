@@ -34,10 +34,7 @@ pub(super) async fn new_flow(
     let extra = registration.authorize_params_for(&connection.subject);
     let params = AuthorizationRequest {
         redirect_uri: &registration.redirect_uri,
-        scope: (
-            quirks.scope_parameter.as_deref().unwrap_or("scope"),
-            &scopes.joined(quirks.scope_separator.unwrap_or(' ')),
-        ),
+        scope: (quirks.parameter("scope"), &quirks.scope_text(&scopes)),
         state: &state,
         challenge: challenge.as_deref(),
         nonce: nonce.as_ref(),

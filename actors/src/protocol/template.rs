@@ -188,6 +188,11 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// Whether it is empty, whatever the call.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What has to be known of a call to fill it in.
     pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
         self.0.iter().filter_map(|part| match part {

@@ -120,13 +120,29 @@ fn form(params: &[(String, Secret)]) -> Vec<u8> {
 fn json(params: &[(String, Secret)]) -> Vec<u8> {
     let mut body = room(params, 6);
     body.push(b'{');
-    for (name, value) in params {
-        if body.len() > 1 {
+    for (at, (name, value)) in params.iter().enumerate() {
+        if params[..at].iter().any(|(known, _)| known == name) {
+            continue;
+        }
+        if at > 0 {
             body.push(b',');
         }
         text(name, &mut body);
         body.push(b':');
+        // The one that may be sent several times is an array then (RFC 8707 section 2).
+        let mut others = params[at + 1..].iter().filter(|(known, _)| known == name).peekable();
+        let several = others.peek().is_some();
+        if several {
+            body.push(b'[');
+        }
         text(value.expose(), &mut body);
+        for (_, other) in others {
+            body.push(b',');
+            text(other.expose(), &mut body);
+        }
+        if several {
+            body.push(b']');
+        }
     }
     body.push(b'}');
     body
@@ -193,11 +209,13 @@ mod tests {
     fn a_json_body_has_the_same_parameters_as_texts() {
         let mut request = TokenRequest::new("authorization_code");
         request.param("code", "a\"b\\c\u{1}é");
+        request.add_resource("x");
+        request.add_resource("y");
         request.format = RequestFormat::Json;
         let (headers, body) = request.clone().into_body();
         assert_eq!(headers[CONTENT_TYPE], "application/json");
         let read: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let expected = serde_json::json!({"grant_type": "authorization_code", "code": "a\"b\\c\u{1}é"});
+        let expected = serde_json::json!({"grant_type": "authorization_code", "code": "a\"b\\c\u{1}é", "resource": ["x", "y"]});
         assert_eq!(read, expected);
         let empty = TokenRequest { format: RequestFormat::Json, ..TokenRequest::default() };
         assert_eq!(body_of(empty), "{}");

@@ -240,8 +240,11 @@ pub(super) fn check_call(
     call: &CallContext,
 ) -> Result<(), Failure> {
     let Profile { registration, grant, .. } = &*context.profile;
-    let mut placeholders: Vec<_> =
-        registration.further_params(refresh).flat_map(|(_, template)| template.placeholders()).collect();
+    let mut placeholders: Vec<_> = registration
+        .further_params(refresh)
+        .iter()
+        .flat_map(|(_, template)| template.placeholders())
+        .collect();
     let of_grant = if refresh { Vec::new() } else { grant.placeholders() };
     placeholders.extend(&of_grant);
     for placeholder in placeholders {

@@ -49,11 +49,12 @@ pub struct ClientRegistration {
     pub redirect_uri: Url,
     /// How a person is asked.
     pub authorization: AuthorizationOptions,
-    /// Further parameters of the authorization request; they know of no call but its subject.
+    /// Further parameters of the authorization request, the profile's and its provider's; they know of
+    /// no call but its subject.
     pub authorize_params: Vec<(String, Template)>,
-    /// Further parameters of every token request.
+    /// Further parameters of token requests that are no refresh, the profile's and its provider's.
     pub token_params: Vec<(String, Template)>,
-    /// Further parameters of refresh requests alone; there they win over the others.
+    /// Further parameters of refresh requests, likewise.
     pub refresh_params: Vec<(String, Template)>,
     /// PKCE method.
     pub pkce: Pkce,
@@ -80,11 +81,9 @@ impl ClientRegistration {
         params.filter_map(|(name, template)| Some((name.clone(), value(template)?))).collect()
     }
 
-    /// The further parameters of a token request, or of a refresh; of two with one name the first
-    /// counts.
-    pub fn further_params(&self, refresh: bool) -> impl Iterator<Item = &(String, Template)> {
-        let own = if refresh { self.refresh_params.as_slice() } else { &[] };
-        own.iter().chain(&self.token_params)
+    /// The further parameters of a token request, or of a refresh.
+    pub fn further_params(&self, refresh: bool) -> &[(String, Template)] {
+        if refresh { &self.refresh_params } else { &self.token_params }
     }
 
     /// The further parameters of a token request for `subject`, filled in from `call`.
@@ -97,7 +96,7 @@ impl ClientRegistration {
         subject: &Subject,
         call: &CallContext,
     ) -> Result<Vec<(String, Secret)>, TemplateError> {
-        let params = self.further_params(refresh);
+        let params = self.further_params(refresh).iter();
         params.map(|(name, template)| Ok((name.clone(), template.render(subject, call)?))).collect()
     }
 }

@@ -56,12 +56,7 @@ impl Quirks {
 
     /// `scopes` as the server takes them in a request.
     pub fn scope_text(&self, scopes: &ScopeSet) -> String {
-        let text = scopes.to_string();
-        match self.scope_separator {
-            // No scope has a space in it.
-            Some(separator) => text.replace(' ', separator.encode_utf8(&mut [0; 4])),
-            None => text,
-        }
+        scopes.joined(self.scope_separator.unwrap_or(' '))
     }
 
     /// The name of the parameter that RFC 6749 calls `name`.
