@@ -8,6 +8,7 @@ mod support;
 
 mod admin;
 mod callback;
+mod callers;
 mod config;
 mod consent;
 mod failures;
@@ -19,4 +20,5 @@ mod refresh;
 mod requests;
 mod restart;
 mod shutdown;
+mod templates;
 mod upstreams;
