@@ -74,6 +74,7 @@ pub struct GatewayParts {
     pub cached_connections: usize,
 }
 
+pub mod people;
 mod ports;
 
 struct Provider {

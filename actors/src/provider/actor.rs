@@ -12,9 +12,12 @@ use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::messages::{
-    AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
-    RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
+    AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, GetUserInfo,
+    ImportConnection, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RekeyConnection, Rekeyed,
+    RevokeConnection, UserInfo,
 };
+use super::rekey;
+use super::userinfo;
 use super::want::{Want, settled_error};
 use crate::connection::{Connection, Failure};
 use crate::protocol::identifiers::Subject;
@@ -145,6 +148,26 @@ impl Handler<ImportConnection> for ProviderActor {
     }
 }
 
+impl Handler<GetUserInfo> for ProviderActor {
+    type Result = ResponseFuture<Result<UserInfo, TokenError>>;
+
+    fn handle(&mut self, message: GetUserInfo, _: &mut Self::Context) -> Self::Result {
+        Box::pin(userinfo::fetch(self.context.clone(), message.subject))
+    }
+}
+
+impl Handler<RekeyConnection> for ProviderActor {
+    type Result = ResponseFuture<Result<Rekeyed, TokenError>>;
+
+    fn handle(&mut self, message: RekeyConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move {
+            let RekeyConnection { subject, to, replace } = message;
+            rekey::rekey(&context, &subject, &to, replace).await
+        })
+    }
+}
+
 impl Handler<Observe> for ProviderActor {
     type Result = MessageResult<Observe>;
 
@@ -176,9 +199,10 @@ impl Handler<Observe> for ProviderActor {
 }
 
 /// Gets what is wanted: from the snapshot, from the flight that is under way, or from a new one.
-async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
+pub(super) async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
     let id = context.id(&subject);
-    for _ in 0..JOINS {
+    let mut joins = 0;
+    while joins < JOINS {
         let now = context.now();
         if let Some(connection) = context.connections.get(&id) {
             if want.is_met(&connection, now) {
@@ -207,9 +231,11 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
         };
         match outcome {
             Ok(connection) if want.is_met(&connection, context.now()) => return Ok(connection),
-            // It was about something else, such as an earlier token, was cut off, or was for a call
-            // that brought too little along; see what is there now.
-            Ok(_) | Err(TokenError::Aborted { .. } | TokenError::CallIncomplete { .. }) => {}
+            // It was about something else, such as an earlier token, or was cut off; see what is
+            // there now.
+            Ok(_) | Err(TokenError::Aborted { .. }) => joins += 1,
+            // It was for somebody else who brought too little along, and will not come again.
+            Err(TokenError::CallIncomplete { .. }) => {}
             Err(error) => {
                 let published = context.connections.get(&id);
                 return published.filter(|connection| want.is_met(connection, context.now())).ok_or(error);

@@ -8,6 +8,7 @@ use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
 use super::grant_request::{self, Ask};
+use super::rekey;
 use super::save::{self, NewTokens, NotKept};
 use crate::connection::{Connection, ConnectionRecord, Held};
 use crate::grants::Redemption;
@@ -22,10 +23,10 @@ use crate::token_endpoint::Addressee;
 const TURN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Races lost to other writers before we give up.
-const RACES: u32 = 8;
+pub(super) const RACES: u32 = 8;
 
 /// Takes the connection for oneself, once whoever has it is done.
-async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
+pub(super) async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
     let wait = async {
         loop {
             match context.flights.enter(subject, context.aborted(subject)) {
@@ -125,6 +126,10 @@ pub(super) async fn revoke(context: &ProviderContext, subject: &Subject) -> Resu
             }
             Err(error) => return Err(context.store_error(subject, &error)),
         };
+        if stored.record.moving_to.is_some() {
+            rekey::finish(context, &stored).await?;
+            continue;
+        }
         if let Held::Tokens(tokens) = &stored.record.held
             && context.issued(&stored.record)
         {

@@ -12,6 +12,7 @@ use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::Flight;
 use super::grant_request::{self, Ask};
+use super::rekey;
 use super::save::{self, NewTokens, NotKept};
 use super::want::Want;
 use crate::clock::Timestamp;
@@ -86,6 +87,10 @@ async fn attempt(
     let id = context.id(subject);
     let needs_person = context.profile.grant.needs_person();
     let (mut record, expected, connection) = match context.records.load(&id).await {
+        Ok(Some(stored)) if stored.record.moving_to.is_some() => {
+            rekey::finish(context, &stored).await.map_err(Setback::Final)?;
+            return Err(Setback::Raced);
+        }
         Ok(Some(stored)) => {
             check_unchecked(context, &stored).await?;
             let (connection, now) = (context.present(&stored), context.now());

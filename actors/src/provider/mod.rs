@@ -2,7 +2,8 @@
 //!
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
 //! `want` (what is asked for),
-//! `exchange` (obtain or refresh), `save` (durable before used), `consent` (changes from outside).
+//! `exchange` (obtain or refresh), `save` (durable before used), `consent` (changes from outside),
+//! `rekey` (under another subject), `userinfo` (who the person is).
 
 pub mod actor;
 pub mod breaker;
@@ -15,5 +16,7 @@ pub mod flights;
 mod grant_request;
 pub mod messages;
 mod records;
+mod rekey;
 mod save;
+mod userinfo;
 mod want;

@@ -10,9 +10,11 @@
 )]
 
 mod binding;
+mod calls;
 mod failures;
 mod identity;
 mod rejection;
+mod rekey;
 mod replicas;
 mod saving;
 mod single_flight;

@@ -165,7 +165,7 @@ pub(super) fn token_problem(state: &AdminState, error: &TokenError) -> HttpRespo
     logged(problem)
 }
 
-fn never_made(state: &AdminState, id: &ConnectionId) -> HttpResponse {
+pub(super) fn never_made(state: &AdminState, id: &ConnectionId) -> HttpResponse {
     state.problem(ProblemCode::NotFound, format!("there is no connection {id}"))
 }
 

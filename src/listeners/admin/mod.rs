@@ -11,6 +11,7 @@ pub mod health;
 pub mod import;
 pub mod json;
 pub mod overview;
+pub mod people;
 
 use std::net::SocketAddr;
 
@@ -95,6 +96,14 @@ fn guarded() -> impl HttpServiceFactory {
         .service(
             resource("/api/connections/{profile}/{subject}/refresh", "POST")
                 .route(web::post().to(connections::refresh)),
+        )
+        .service(
+            resource("/api/connections/{profile}/{subject}/userinfo", "GET")
+                .route(web::get().to(people::userinfo)),
+        )
+        .service(
+            resource("/api/connections/{profile}/{subject}/rekey", "POST")
+                .route(web::post().to(people::rekey)),
         )
         .service(resource("/api/connect-sessions", "POST").route(web::post().to(connect_sessions::create)))
         .default_service(web::to(not_found))
