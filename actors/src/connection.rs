@@ -25,7 +25,7 @@ use crate::store::Revision;
 mod record;
 mod view;
 
-pub use record::{ConnectionRecord, Held, InFlight, UncheckedIdToken};
+pub use record::{ConnectionRecord, Held, InFlight, MovingTo, UncheckedIdToken};
 pub use view::ConnectionView;
 
 /// The upstream origins (`scheme://host:port`) that a token set may be sent to. They are part of

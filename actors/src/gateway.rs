@@ -77,6 +77,7 @@ pub struct GatewayParts {
 }
 
 mod operator;
+pub mod people;
 mod ports;
 
 struct Provider {

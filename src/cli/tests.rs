@@ -114,11 +114,17 @@ fn admin(answer: &'static str) -> (tempfile::TempDir, String, JoinHandle<String>
 #[test]
 fn connections_are_asked_for_at_the_admin_listener() {
     const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"state\":\"good\"}";
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["list", "--profile", "a b", "--limit", "5"], "GET /api/connections?profile=a+b&limit=5 HTTP/1.1"),
         (&["show", "calendar", "al/ice?"], "GET /api/connections/calendar/al%2Fice%3F HTTP/1.1"),
         (&["refresh", "calendar", "alice"], "POST /api/connections/calendar/alice/refresh HTTP/1.1"),
         (&["import", "calendar", "alice"], "PUT /api/connections/calendar/alice HTTP/1.1"),
+        (&["userinfo", "calendar", "alice"], "GET /api/connections/calendar/alice/userinfo HTTP/1.1"),
+        (&["rekey", "calendar", "s1", "--to", "alice"], "POST /api/connections/calendar/s1/rekey HTTP/1.1"),
+        (
+            &["rekey", "calendar", "s1", "--to-id-token-sub", "--replace"],
+            "POST /api/connections/calendar/s1/rekey",
+        ),
     ];
     for (arguments, line) in cases {
         let (_directory, path, asked) = admin(GOOD);
@@ -128,8 +134,23 @@ fn connections_are_asked_for_at_the_admin_listener() {
         assert!(asked.starts_with(line), "{asked}");
         assert!(asked.to_lowercase().contains("authorization: bearer hush\r\n"), "{asked}");
         assert_eq!(asked.ends_with("{\"access_token\":\"t\"}"), arguments[0] == "import", "{asked}");
+        if arguments[0] == "rekey" {
+            let body = match arguments.len() {
+                5 if arguments[3] == "--to" => r#"{"replace":false,"subject":"alice"}"#,
+                _ => r#"{"replace":true,"to":"id_token_sub"}"#,
+            };
+            assert!(asked.ends_with(body), "{asked}");
+        }
         assert_eq!((done, errors.as_str()), (Some(true), ""));
         assert_eq!(output, "{\n  \"state\": \"good\"\n}\n");
+    }
+}
+
+#[test]
+fn a_connection_moves_to_one_subject() {
+    for wrong in [&["--to", "a", "--to-id-token-sub"][..], &[], &["--replace"]] {
+        let all = [&["claviger", "connections", "rekey", "calendar", "s1"], wrong].concat();
+        assert_eq!(Cli::try_parse_from(all).unwrap_err().exit_code(), 2, "{wrong:?}");
     }
 }
 

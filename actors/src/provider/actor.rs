@@ -14,12 +14,14 @@ use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::introspection;
 use super::messages::{
-    AuthorizationTarget, GetAccessToken, GetConnection, ImportConnection, IntrospectConnection,
-    PrepareAuthorization, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevocationCounts, RevokeAll,
-    RevokeConnection,
+    AuthorizationTarget, GetAccessToken, GetConnection, GetUserInfo, ImportConnection, IntrospectConnection,
+    PrepareAuthorization, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RekeyConnection, Rekeyed,
+    RevocationCounts, RevokeAll, RevokeConnection, UserInfo,
 };
+use super::rekey;
 use super::revoke_all;
 use super::scopes;
+use super::userinfo;
 use super::want::{Want, settled_error};
 use crate::connection::Connection;
 use crate::protocol::identifiers::Subject;
@@ -158,6 +160,26 @@ impl Handler<ImportConnection> for ProviderActor {
     }
 }
 
+impl Handler<GetUserInfo> for ProviderActor {
+    type Result = ResponseFuture<Result<UserInfo, TokenError>>;
+
+    fn handle(&mut self, message: GetUserInfo, _: &mut Self::Context) -> Self::Result {
+        Box::pin(userinfo::fetch(self.context.clone(), message.subject))
+    }
+}
+
+impl Handler<RekeyConnection> for ProviderActor {
+    type Result = ResponseFuture<Result<Rekeyed, TokenError>>;
+
+    fn handle(&mut self, message: RekeyConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move {
+            let RekeyConnection { subject, to, replace } = message;
+            rekey::rekey(&context, &subject, &to, replace).await
+        })
+    }
+}
+
 impl Handler<Observe> for ProviderActor {
     type Result = MessageResult<Observe>;
 
@@ -189,9 +211,10 @@ impl Handler<Observe> for ProviderActor {
 }
 
 /// Gets what is wanted: from the snapshot, from the flight that is under way, or from a new one.
-async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
+pub(super) async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
     let id = context.id(&subject);
-    for _ in 0..JOINS {
+    let mut joins = 0;
+    while joins < JOINS {
         let now = context.now();
         if let Some(connection) = context.connections.get(&id) {
             if want.is_met(&connection, now) {
@@ -223,9 +246,11 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
             };
         match outcome {
             Ok(connection) if want.is_met(&connection, context.now()) => return Ok(connection),
-            // It was about something else, such as an earlier token, was cut off, or was for a call
-            // that brought too little along; see what is there now.
-            Ok(_) | Err(TokenError::Aborted { .. } | TokenError::CallIncomplete { .. }) => {}
+            // It was about something else, such as an earlier token, or was cut off; see what is
+            // there now.
+            Ok(_) | Err(TokenError::Aborted { .. }) => joins += 1,
+            // It was for somebody else who brought too little along, and will not come again.
+            Err(TokenError::CallIncomplete { .. }) => {}
             Err(error) => {
                 let published = context.connections.get(&id);
                 return published.filter(|connection| want.is_met(connection, context.now())).ok_or(error);

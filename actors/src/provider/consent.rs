@@ -12,6 +12,7 @@ use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
 use super::grant_request::{self, Ask};
 use super::introspection;
+use super::rekey;
 use super::save::{self, NewTokens, NotKept};
 use crate::connection::{Connection, ConnectionRecord, Failure, FailureClass, Held};
 use crate::grants::Redemption;
@@ -26,10 +27,10 @@ use crate::token_endpoint::Addressee;
 const TURN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Races lost to other writers before we give up.
-const RACES: u32 = 8;
+pub(super) const RACES: u32 = 8;
 
 /// Takes the connection for oneself, once whoever has it is done.
-async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
+pub(super) async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
     let wait = async {
         loop {
             match context.flights.enter(subject, context.aborted(subject)) {
@@ -142,6 +143,10 @@ pub(super) async fn revoke(
             }
             Err(error) => return Err(context.store_error(subject, &error)),
         };
+        if stored.record.moving_to.is_some() {
+            rekey::finish(context, &stored).await?;
+            continue;
+        }
         let told = match &stored.record.held {
             Held::Tokens(tokens) if context.issued(&stored.record) => {
                 tell_provider(context, subject, tokens, breaker).await

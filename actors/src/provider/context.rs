@@ -320,6 +320,8 @@ impl ProviderContext {
             in_flight: None,
             learned_lifetime: None,
             unchecked_id_token: None,
+            moving_to: None,
+            moved_by: None,
         }
     }
 

@@ -13,6 +13,7 @@ use super::error::TokenError;
 use super::flights::Flight;
 use super::grant_request::{self, Ask};
 use super::introspection;
+use super::rekey;
 use super::save::{self, NewTokens, NotKept};
 use super::scopes;
 use super::want::Want;
@@ -88,6 +89,10 @@ async fn attempt(
     let id = context.id(subject);
     let needs_person = context.profile.grant.needs_person();
     let (mut record, expected, connection) = match context.records.load(&id).await {
+        Ok(Some(stored)) if stored.record.moving_to.is_some() => {
+            rekey::finish(context, &stored).await.map_err(Setback::Final)?;
+            return Err(Setback::Raced);
+        }
         // Nobody's consent is at stake: what another credential obtained is left behind at once.
         Ok(Some(stored)) if !context.is_current(&stored.record) && !needs_person => {
             (context.new_record(), Expected::Revision(stored.revision), None)

@@ -3,7 +3,8 @@
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
 //! `want` (what is asked for), `scopes` (what is asked for beyond the profile's), `client` (who we
 //! are), `exchange` (obtain or refresh), `save` (durable before used), `authorization` (where to send
-//! a browser), `consent` (changes from outside), `introspection`, `revoke_all`.
+//! a browser), `consent` (changes from outside), `rekey` (under another subject), `introspection`,
+//! `userinfo` (who the person is), `revoke_all`.
 
 pub mod actor;
 mod authorization;
@@ -20,7 +21,9 @@ mod introspection;
 pub mod messages;
 mod records;
 mod registration;
+mod rekey;
 mod revoke_all;
 mod save;
 mod scopes;
+mod userinfo;
 mod want;

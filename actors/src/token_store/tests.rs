@@ -119,6 +119,8 @@ fn record(token: &str) -> ConnectionRecord {
         }),
         learned_lifetime: Some(60_000),
         unchecked_id_token: None,
+        moving_to: None,
+        moved_by: None,
     }
 }
 

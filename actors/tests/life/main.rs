@@ -10,12 +10,14 @@
 )]
 
 mod binding;
+mod calls;
 mod failures;
 mod identity;
 mod introspection;
 mod pushed;
 mod registration;
 mod rejection;
+mod rekey;
 mod replicas;
 mod revoke_all;
 mod saving;

@@ -196,6 +196,11 @@ impl World {
         ])
     }
 
+    /// With the profile `exchange`, which exchanges callers' tokens.
+    pub fn exchange() -> Self {
+        Self::of(vec![profile(registration("exchange"), "token_exchange", "client_secret_basic")])
+    }
+
     fn of(profiles: Vec<Profile>) -> Self {
         let server = Server::new();
         let scripted = server.clone();
