@@ -145,6 +145,23 @@ async fn calls_at_once_register_once_and_a_forgotten_client_is_replaced_once() {
 }
 
 #[tokio::test]
+async fn a_person_whose_client_was_forgotten_consents_to_the_next() {
+    let scene = scene("authorization_code", r#"["openid", "calendar"]"#, "").await;
+    let gateway = scene.config.start().await;
+    gateway.connect("alice").await;
+    let first = client_id(&gateway).await;
+    scene.provider.forget_registered_clients().await;
+    // The refresh token was the old client's.
+    let refresh = gateway.admin("POST", "/api/connections/calendar/billing/refresh").send().await;
+    refresh.expect_problem(409, "authorization_required");
+    gateway.connect("alice").await;
+    let told = scene.provider.describe_token(&gateway.token_used().await).await;
+    assert_ne!(told["client"], first);
+    assert_eq!(told["client"], client_id(&gateway).await);
+    assert_eq!(scene.provider.count("registration").await, 2);
+}
+
+#[tokio::test]
 async fn other_metadata_is_registered_anew() {
     let mut scene = machine().await;
     let gateway = scene.config.start().await;
