@@ -10,6 +10,7 @@ use crate::grants::Grant;
 use crate::protocol::secret::Secret;
 use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::{CallNeeds, Placeholder};
+use crate::protocol::token_error::TokenAnswerError;
 use crate::registration::ClientRegistration;
 use crate::registration::dynamic::DynamicRegistration;
 use crate::registration::settings::{Setting, Settings, SettingsError};
@@ -72,8 +73,9 @@ impl Client {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the token endpoint knows the client.
-    pub fn note_refused(&self, refused: bool) {
+    /// Notes whether the token endpoint, or one that is as trustworthy, knows the client.
+    pub fn note<T>(&self, answer: &Result<T, TokenAnswerError>) {
+        let refused = answer.as_ref().is_err_and(TokenAnswerError::is_unknown_client);
         self.refused.store(refused, Ordering::Relaxed);
     }
 }
@@ -145,11 +147,14 @@ impl RegisteredAuth {
     /// The setting that a registration brings.
     pub const SECRET: &str = "client_secret";
 
+    /// What stands in for it while a method is tried out: long enough for any.
+    const STAND_IN: &str = "what the registration brings, as long as any method may want a secret to be";
+
     /// Builds the method `row` from a profile's `settings`, as far as that is possible without a
     /// registration. Says what is wrong with them.
     pub fn build(row: &'static ClientAuthRow, settings: &mut Settings) -> Result<Self, SettingsError> {
         let before = settings.clone();
-        settings.insert(Self::SECRET, Setting::Secret(Secret::from("of the registration")));
+        settings.insert(Self::SECRET, Setting::Secret(Secret::from(Self::STAND_IN)));
         let auth = (row.build)(settings);
         // Left over: the method knows no such setting.
         let own = settings.take_secret(Self::SECRET)?.is_some();

@@ -90,10 +90,7 @@ impl TokenEndpoint {
             let now = self.clock.now();
             let read = parse_token_answer(answer.status, &answer.headers, &answer.body, now, format);
             // Only here: other endpoints may refuse the same client for reasons of their own.
-            match &read {
-                Ok(_) => to.client.note_refused(false),
-                Err(fault) => to.client.note_refused(fault.is_unknown_client()),
-            }
+            to.client.note(&read);
             read
         };
         self.ask(to, request, read).await

@@ -114,10 +114,11 @@ fn admin(answer: &'static str) -> (tempfile::TempDir, String, JoinHandle<String>
 #[test]
 fn connections_are_asked_for_at_the_admin_listener() {
     const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"state\":\"good\"}";
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["list", "--profile", "a b", "--limit", "5"], "GET /api/connections?profile=a+b&limit=5 HTTP/1.1"),
         (&["show", "calendar", "al/ice?"], "GET /api/connections/calendar/al%2Fice%3F HTTP/1.1"),
         (&["refresh", "calendar", "alice"], "POST /api/connections/calendar/alice/refresh HTTP/1.1"),
+        (&["introspect", "calendar", "alice"], "POST /api/connections/calendar/alice/introspect HTTP/1.1"),
         (&["import", "calendar", "alice"], "PUT /api/connections/calendar/alice HTTP/1.1"),
         (&["userinfo", "calendar", "alice"], "GET /api/connections/calendar/alice/userinfo HTTP/1.1"),
         (&["rekey", "calendar", "s1", "--to", "alice"], "POST /api/connections/calendar/s1/rekey HTTP/1.1"),
@@ -229,4 +230,34 @@ fn what_is_imported_must_be_json_and_is_never_quoted() {
     let given = run(&["connections", "import", "x", "y", "--config", &path], " \n");
     assert_eq!(given.0, Some(false));
     assert!(given.2.contains("is empty"), "{}", given.2);
+}
+
+#[test]
+fn all_connections_of_a_profile_are_revoked_only_on_a_second_word() {
+    const GOOD: &str =
+        "HTTP/1.1 200 OK\r\ncontent-length: 39\r\n\r\n{\"revoked\":3,\"failed\":0,\"not_told\":1}\n\n\n";
+    let (_directory, path, asked) = admin(GOOD);
+    let all = ["connections", "--config", &path, "revoke-all", "--profile", "a b"];
+    let (done, output, errors) = run(&all, "");
+    assert_eq!((done, output.as_str()), (Some(false), ""));
+    assert!(errors.contains("--yes") && errors.contains("a b"), "{errors}");
+    let (done, output, errors) = run(&[&all[..], &["--yes"]].concat(), "");
+    assert_eq!((done, errors.as_str()), (Some(true), ""));
+    let told: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(told, serde_json::json!({ "revoked": 3, "failed": 0, "not_told": 1 }));
+    let asked = asked.join().unwrap();
+    assert!(asked.starts_with("DELETE /api/connections?profile=a+b HTTP/1.1"), "{asked}");
+    assert!(Cli::try_parse_from(["claviger", "connections", "revoke-all", "--yes"]).is_err(), "no profile");
+}
+
+#[test]
+fn what_could_not_be_forgotten_is_a_failure() {
+    const BAD: &str =
+        "HTTP/1.1 200 OK\r\ncontent-length: 39\r\n\r\n{\"revoked\":3,\"failed\":2,\"not_told\":0}\n\n\n";
+    let (_directory, path, asked) = admin(BAD);
+    let all = ["connections", "--config", &path, "revoke-all", "--profile", "calendar", "--yes"];
+    let (done, output, errors) = run(&all, "");
+    asked.join().unwrap();
+    assert_eq!((done, output.as_str()), (Some(false), ""));
+    assert!(errors.contains("2 not forgotten"), "{errors}");
 }

@@ -43,22 +43,27 @@ pub(super) fn client(
     secrets: &Secrets<'_>,
     faults: &mut Faults,
 ) -> Option<CheckedClient> {
-    let Some(registration) = &file.registration else {
+    // One that could not be read was meant to be one all the same.
+    let registers = file.registration.is_some() || faults.noted(&file.at.join("registration"));
+    if !registers {
         let auth = extension.build(row.map(|row| row.build));
         return Some(CheckedClient::Given(client_id(file, faults)?, auth?));
-    };
+    }
     let auth =
         extension.build(row.map(|row| move |settings: &mut Settings| RegisteredAuth::build(row, settings)));
     if let Some(id) = &file.client_id {
         faults.push(
             &id.at,
-            "is there although `registration` is: what has an identifier is registered; remove one",
+            "stands beside `registration`: a client with an identifier is registered already; remove one of the two",
         );
     }
     if let Some(secret) = file.settings.get(RegisteredAuth::SECRET) {
-        faults.push(&secret.at, "is there although `registration` is, which brings a secret; remove one");
+        faults.push(
+            &secret.at,
+            "stands beside `registration`, which brings a secret of its own; remove one of the two",
+        );
     }
-    let given = given(registration, secrets, faults);
+    let given = given(file.registration.as_ref()?, secrets, faults);
     Some(CheckedClient::Registered(given?, auth?))
 }
 
@@ -70,7 +75,6 @@ fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
             None
         }
         Some(id) => Some(id.value.clone()),
-        None if faults.noted(&file.at.join("registration")) => None,
         None => {
             let why = "the provider gave it when the client was registered; with `registration = {}` the \
                        client registers itself";

@@ -328,3 +328,55 @@ fn the_admin_client_needs_the_listeners_only() {
     assert_eq!(listeners.admin_token.unwrap().expose(), "HUSH");
     assert!(load_listeners(&path, &Variables::new()).is_err());
 }
+
+#[test]
+fn a_profile_may_register_its_client() {
+    let text = good()
+        .replace("client_id = \"c\"", "scopes = [\"b\", \"a\"]")
+        .replace("client_secret = \"HUSH\"", "registration = { client_name = \"G\", contacts = [\"a@b\"], initial_access_token = \"HUSH\", metadata = { deep = { list = [1, true] } } }")
+        .replace("token_endpoint =", "registration_endpoint = \"https://id.acme.example/register\"\ntoken_endpoint =");
+    let config = load_text(&text, &Variables::new()).unwrap();
+    let ClientSource::Registered(client) = &config.profiles[0].client else { panic!("it registers itself") };
+    assert!(client.registration.initial_access_token.is_some());
+    assert_eq!(
+        serde_json::Value::Object(client.registration.metadata.members.clone()),
+        serde_json::json!({
+            "client_name": "G", "contacts": ["a@b"], "deep": { "list": [1, true] },
+            "grant_types": ["client_credentials"], "redirect_uris": [], "response_types": [],
+            "scope": "a b", "token_endpoint_auth_method": "client_secret_basic",
+        })
+    );
+    assert!(!format!("{config:?}").contains("HUSH"));
+}
+
+#[test]
+fn each_fault_of_a_registration_is_told() {
+    for (given, told) in [
+        ("registration = 5", "profiles.books.registration: must be a table, not a number"),
+        ("registration = { contacts = \"x\" }", "profiles.books.registration.contacts: must be an array"),
+        ("registration = { initial_access_token = \"a b\" }", "initial_access_token: must be visible ASCII"),
+        ("registration = { software_statement = { env = \"NO\" } }", "variable NO is not set"),
+        ("registration = { metadata = { scope = \"a\" } }", "metadata.scope: follows from the rest"),
+        (
+            "registration = { metadata = { x = { file = \"none\" } } }",
+            "profiles.books.registration.metadata.x: ",
+        ),
+        ("registration = {}\nclient_secret = \"HUSH\"", "profiles.books.client_secret: stands beside"),
+        ("registration = {}\nclient_id = \"c\"", "profiles.books.client_id: stands beside"),
+    ] {
+        let text = good()
+            .replace("client_id = \"c\"", given)
+            .replace("        client_secret = \"HUSH\"\n", "")
+            .replace(
+                "token_endpoint =",
+                "registration_endpoint = \"https://id.acme.example/r\"\ntoken_endpoint =",
+            );
+        let faults = faults(&text, &Variables::new());
+        assert_eq!(faults.len(), 1, "{given}: {faults:?}");
+        assert!(faults[0].contains(told), "{given}: {faults:?}");
+    }
+    let nowhere =
+        good().replace("client_id = \"c\"", "registration = {}").replace("client_secret = \"HUSH\"", "");
+    let told = faults(&nowhere, &Variables::new());
+    assert!(told[0].contains("neither `registration_endpoint` nor `issuer`"), "{told:?}");
+}

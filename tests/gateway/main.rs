@@ -15,6 +15,7 @@ mod consent;
 mod failures;
 mod full_store;
 mod kill;
+mod lifecycle;
 mod panics;
 mod peers;
 mod people;

@@ -215,7 +215,12 @@ impl Gateway {
 impl GatewayConfig {
     /// Runs a command of the binary that ends by itself, such as `check`.
     pub async fn run(&self, subcommand: &str) -> Finished {
-        let running = command(self, subcommand).kill_on_drop(true).output();
+        self.run_with(subcommand, &[]).await
+    }
+
+    /// As [`GatewayConfig::run`], with further arguments.
+    pub async fn run_with(&self, subcommand: &str, arguments: &[&str]) -> Finished {
+        let running = command(self, subcommand).args(arguments).kill_on_drop(true).output();
         let output = tokio::time::timeout(Duration::from_secs(30), running).await;
         let output = output.expect("it ends within 30 seconds").expect("the binary starts");
         Finished {

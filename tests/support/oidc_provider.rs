@@ -65,8 +65,8 @@ impl OidcProvider {
         }
     }
 
-    /// How many token requests of this kind arrived: a grant type, `total`, `injected` or
-    /// `revocation`.
+    /// How many token requests of this kind arrived: a grant type, `total`, `injected`, `revocation`,
+    /// `introspection` or `registration`.
     pub async fn count(&self, kind: &str) -> u64 {
         self.side_channel("counts").await[kind].as_u64().unwrap_or(0)
     }
@@ -85,6 +85,19 @@ impl OidcProvider {
     /// The parameters of every authorization request so far, as it understood them.
     pub async fn asked(&self) -> Vec<Value> {
         self.side_channel("asked").await.as_array().cloned().unwrap_or_default()
+    }
+
+    /// The clients that registered themselves and live, with all their metadata.
+    pub async fn registered_clients(&self) -> Vec<Value> {
+        self.side_channel("clients").await.as_array().cloned().unwrap_or_default()
+    }
+
+    /// Forgets the clients that registered themselves.
+    pub async fn forget_registered_clients(&self) {
+        http::request("POST", &format!("{}/test/forget-clients", self.issuer))
+            .send()
+            .await
+            .expect_status(200);
     }
 
     /// Revokes all grants, as people do in their account settings.
@@ -145,6 +158,12 @@ impl OidcProviderBuilder {
     #[must_use]
     pub fn detail_types(self, types: Value) -> Self {
         self.with("detailTypes", types)
+    }
+
+    /// Leaves `expires_in` out of token answers.
+    #[must_use]
+    pub fn omit_expires_in(self) -> Self {
+        self.with("omitExpiresIn", json!(true))
     }
 
     /// Turns features of the server on or off, as its own configuration names them.

@@ -180,14 +180,29 @@ impl RegisteredClient {
             return self.keep(unsaved).await;
         }
         let now = self.clock.now();
-        let stored = match self.records.load_client(&self.key).await {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return self.register(metadata, Expected::Absent, None).await,
-            Err(StoreError::Damaged { .. }) => {
-                return self.register(metadata, Expected::Anything, None).await;
-            }
+        let expected = match self.records.load_client(&self.key).await {
+            Ok(Some(stored)) => return self.take(metadata, stored, now).await,
+            Ok(None) => Expected::Absent,
+            Err(StoreError::Damaged { .. }) => Expected::Anything,
             Err(error) => return Err(unavailable(&error)),
         };
+        match self.register(metadata, expected, None).await {
+            // Another replica may have used up what lets us register.
+            Err(failure) => match self.records.load_client(&self.key).await {
+                Ok(Some(stored)) if !stored.record.has_ended(now) => self.adopt(stored.record),
+                _ => Err(failure),
+            },
+            registered => registered,
+        }
+    }
+
+    /// Takes a client that is stored into use, or another one in its place.
+    async fn take(
+        &self,
+        metadata: &ResolvedMetadata,
+        stored: StoredClient,
+        now: Timestamp,
+    ) -> Result<Arc<Client>, Failure> {
         let refused = self.state.lock().current.as_ref().is_some_and(|current| {
             current.client.is_refused() && current.record.is_same_client(&stored.record)
         });

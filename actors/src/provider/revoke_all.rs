@@ -40,11 +40,9 @@ pub(super) async fn run(context: &ProviderContext) -> Result<RevocationCounts, S
     loop {
         let profile = Some(context.profile.registration.profile.clone());
         let list = ListConnections { profile, subject: None, after: after.take(), limit: PAGE };
-        let ConnectionPage { connections, next, damaged } = context.records.list(list).await?;
-        counts.borrow_mut().failed += u64::try_from(damaged).unwrap_or(u64::MAX);
-        stream::iter(connections)
-            .for_each_concurrent(AT_A_TIME, |stored| one(context, stored.id, &breaker, &counts, end))
-            .await;
+        let ConnectionPage { connections, next, unreadable, .. } = context.records.list(list).await?;
+        let ids = connections.into_iter().map(|stored| stored.id).chain(unreadable);
+        stream::iter(ids).for_each_concurrent(AT_A_TIME, |id| one(context, id, &breaker, &counts, end)).await;
         if next.is_none() || counts.borrow().more {
             break;
         }

@@ -95,6 +95,8 @@ pub struct ConnectionPage {
     pub next: Option<ConnectionId>,
     /// Records that could not be opened; they are named in the log and left as they are.
     pub damaged: usize,
+    /// Those of them that can be named.
+    pub unreadable: Vec<ConnectionId>,
 }
 
 /// Keeps a pending flow, sealed, before the browser is sent away.

@@ -101,7 +101,8 @@ impl Operations {
     async fn list(&self, message: ListConnections) -> Result<ConnectionPage, StoreError> {
         let ListConnections { profile, subject, after, limit } = message;
         let limit = limit.clamp(1, MAX_PAGE);
-        let mut page = ConnectionPage { connections: Vec::new(), next: None, damaged: 0 };
+        let mut page =
+            ConnectionPage { connections: Vec::new(), next: None, damaged: 0, unreadable: Vec::new() };
         let mut scan = Scan {
             table: Table::Connection,
             prefix: profile.as_ref().map(profile_prefix).unwrap_or_default(),
@@ -125,7 +126,10 @@ impl Operations {
                     (Some(id), Ok(record)) => {
                         page.connections.push(StoredConnection { id, revision, record })
                     }
-                    _ => page.damaged = page.damaged.saturating_add(1),
+                    (id, _) => {
+                        page.damaged = page.damaged.saturating_add(1);
+                        page.unreadable.extend(id);
+                    }
                 }
             }
         }

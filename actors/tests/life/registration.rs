@@ -539,3 +539,23 @@ fn a_secret_that_had_ended_when_it_came_is_not_asked_for_by_every_call() {
         assert!(scene.server.state.lock().clients.is_empty(), "none is left behind");
     });
 }
+
+#[test]
+fn a_replica_whose_initial_access_token_was_used_up_by_another_uses_its_client() {
+    run(async {
+        let mut scene = Scene::of(World::new().shared());
+        let inner = scene.server.clone();
+        scene.world.transport = ScriptedTransport::new(move |request| {
+            let registered = inner.state.lock().registered;
+            match request.url.path() {
+                "/register" if registered > 0 => {
+                    Answer::json(401, json!({ "error": "invalid_token" })).delayed(Duration::from_secs(3))
+                }
+                _ => inner.answer(request),
+            }
+        });
+        let (one, two) = (scene.world.start().await, scene.world.start().await);
+        let (first, second) = tokio::join!(token(&one, "a"), token(&two, "b"));
+        assert_eq!((first.as_str(), second.as_str()), ("of-client-1", "of-client-1"));
+    });
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId};
 use claviger_actors::provider::messages::RevocationCounts;
+use claviger_actors::store::{Expected, RecordKey, Table, TokenStore as _, Write};
 use claviger_actors::transport::TransportError;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -180,5 +181,21 @@ fn a_call_under_way_leaves_no_stale_token_behind() {
             .map(|request| request.param("token").to_owned())
             .collect();
         assert_eq!(revoked, ["refresh-1", "access-1"], "what the call brought is revoked, too");
+    });
+}
+
+#[test]
+fn what_cannot_be_read_is_forgotten_as_well() {
+    run(async {
+        let world = World::new();
+        let gateway = world.start().await;
+        let people = connected(&world, &gateway, 3).await;
+        let key = RecordKey([b"person\0", people[1].subject.as_str().as_bytes()].concat());
+        let value = Some(b"no record of ours".to_vec());
+        let write = Write { table: Table::Connection, key, value, expected: Expected::Anything };
+        world.store.commit(vec![write]).await.unwrap();
+        let gateway = world.start().await;
+        assert_eq!(gateway.revoke_all(&person()).await.unwrap(), counts(2, 0, 1));
+        assert_eq!(gateway.revoke_all(&person()).await.unwrap(), counts(0, 0, 0));
     });
 }

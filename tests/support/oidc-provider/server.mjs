@@ -1,14 +1,17 @@
 // panva's oidc-provider, a certified server that we did not write, under the control of one test.
 //
-// argv[2] is JSON: { port, clients, scopes, accessTokenSeconds, rotate, omitIss, resources, detailTypes, features,
-// options, tls }:
+// argv[2] is JSON: { port, clients, scopes, accessTokenSeconds, rotate, omitIss, omitExpiresIn, resources,
+// detailTypes, features, options, tls }:
 // `resources` are the APIs it issues tokens for (RFC 8707), `detailTypes` the types of authorization_details
 // it knows (RFC 9396).
 // `features` and `options` are merged into the server's own configuration; `tls` is { cert, key, ca }, paths
 // of PEM files, and makes it an https server that asks for client certificates.
 // Prints "listening PORT" when ready and exits when its standard input closes, so that it never
 // outlives the test. Everything under /test/ is the test's own side-channel:
-//   GET  /test/counts          token requests by grant_type, and "injected", "total", "revocation"
+//   GET  /test/counts          token requests by grant_type, and "injected", "total", "revocation", "introspection",
+//                              "registration"
+//   GET  /test/clients         clients that registered themselves and live, with all their metadata
+//   POST /test/forget-clients  forgets them
 //   GET  /test/token?value=T   whether an access token is live, and whose it is
 //   GET  /test/asked           the parameters of every authorization request, pushed ones too, as understood
 //   GET  /test/grants          grants that live
@@ -23,8 +26,9 @@ import { Provider, errors } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
 const issuer = `${config.tls ? 'https' : 'http'}://127.0.0.1:${config.port}`;
-const counts = { total: 0, injected: 0, revocation: 0, pushed: 0 };
+const counts = { total: 0, injected: 0, revocation: 0, introspection: 0, registration: 0, pushed: 0 };
 const asked = [];
+const registered = new Map();
 const grants = new Map();
 let failure = { times: 0 };
 let accessTokenSeconds = config.accessTokenSeconds ?? 3600;
@@ -93,6 +97,11 @@ const provider = new Provider(issuer, {
 provider.on('grant.saved', (grant) => grants.set(grant.jti, { id: grant.jti, account: grant.accountId, client: grant.clientId }));
 provider.on('grant.revoked', (_ctx, id) => grants.delete(id));
 provider.on('grant.destroyed', (grant) => grants.delete(grant.jti));
+provider.on('registration_create.success', (_ctx, client) => {
+  counts.registration += 1;
+  registered.set(client.clientId, client.metadata());
+});
+provider.on('registration_delete.success', (_ctx, client) => registered.delete(client.clientId));
 provider.on('server_error', (_ctx, error) => console.error(error));
 
 const plain = (params) => Object.fromEntries(Object.entries(params ?? {}).filter(([, value]) => value !== undefined));
@@ -107,8 +116,11 @@ provider.use(async (ctx, next) => {
   } else if (ctx.path === '/token') {
     const grantType = ctx.oidc?.params?.grant_type ?? ctx.oidc?.body?.grant_type ?? 'unknown';
     counts[grantType] = (counts[grantType] ?? 0) + 1;
+    if (config.omitExpiresIn && ctx.body) delete ctx.body.expires_in;
   } else if (ctx.path === '/token/revocation') {
     counts.revocation += 1;
+  } else if (ctx.path === '/token/introspection') {
+    counts.introspection += 1;
   }
 });
 
@@ -134,6 +146,11 @@ async function sideChannel(request, response, url) {
     case '/test/token': answer = await describeToken(url.searchParams.get('value')); break;
     case '/test/asked': answer = asked; break;
     case '/test/grants': answer = [...grants.values()]; break;
+    case '/test/clients': answer = [...registered.values()]; break;
+    case '/test/forget-clients':
+      await Promise.all([...registered.keys()].map((id) => provider.Client.adapter.destroy(id)));
+      registered.clear();
+      break;
     case '/test/revoke': await Promise.all([...grants.keys()].map(revokeGrant)); break;
     case '/test/lifetime': accessTokenSeconds = JSON.parse(body).seconds; break;
     case '/test/fail': failure = JSON.parse(body); break;
