@@ -8,6 +8,7 @@ mod support;
 
 mod admin;
 mod callback;
+mod client_auth;
 mod config;
 mod consent;
 mod failures;
