@@ -63,7 +63,10 @@ impl Profiles<'_> {
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let credential = credential(file, &extension);
         let grant = extension.build(grant_row.map(|row| row.build));
-        let client = registration::client(file, auth_row, &mut extension, self.secrets, faults);
+        // Who vouches with an assertion need not be a registered client (RFC 7521 section 4.1).
+        let nameless = auth_row.is_some_and(|row| row.name == "none")
+            && grant.as_ref().is_none_or(|grant| !grant.needs_client_id());
+        let client = registration::client(file, auth_row, nameless, &mut extension, self.secrets, faults);
         let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 

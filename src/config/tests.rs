@@ -3,6 +3,7 @@
 mod callers;
 mod catalogue;
 mod faults;
+mod keys;
 
 use std::collections::BTreeMap;
 use std::path::Path;

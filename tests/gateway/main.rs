@@ -10,6 +10,7 @@ mod admin;
 mod authorize;
 mod callback;
 mod callers;
+mod client_auth;
 mod config;
 mod consent;
 mod failures;
