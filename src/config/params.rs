@@ -56,8 +56,7 @@ pub(super) fn of(
     given: Option<&BTreeMap<String, Located<Parameter>>>,
     faults: &mut Faults,
 ) -> Params {
-    let own: &[&str] =
-        if table == "authorize_params" { &OWN_AUTHORIZE_PARAMS } else { &OWN_TOKEN_PARAMS };
+    let own: &[&str] = if table == "authorize_params" { &OWN_AUTHORIZE_PARAMS } else { &OWN_TOKEN_PARAMS };
     let mut params = Params::new();
     for (name, value) in given.into_iter().flatten() {
         if own.contains(&name.as_str()) {

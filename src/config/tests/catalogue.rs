@@ -219,7 +219,8 @@ fn authorize(name: &str, profile: &Profile, expected: &Authorize, faults: &mut V
         let found = params.get(param);
         // Scopes have no order, and a fixture need not know ours.
         let sorted = |text: &str| {
-            let mut parts: Vec<_> = text.split([' ', quirks.scope_separator.unwrap_or(' ')]).map(str::to_owned).collect();
+            let mut parts: Vec<_> =
+                text.split([' ', quirks.scope_separator.unwrap_or(' ')]).map(str::to_owned).collect();
             parts.sort();
             parts
         };
