@@ -73,7 +73,7 @@ impl Pasted {
 
 fn profile(entry: &Entry) -> String {
     let name = entry.name;
-    let mut toml = format!("[profiles.{name}]\nprovider = \"{name}\"\nclient_id = \"…\"\n");
+    let mut toml = format!("[profiles.{name}]\nprovider = \"{name}\"\nclient_id = \"CLIENT_ID\"\n");
     if entry.client_auth.as_deref() != Some("none") {
         let variable = format!("{}_CLIENT_SECRET", name.to_uppercase().replace('-', "_"));
         let _ = writeln!(toml, "client_secret = {{ env = \"{variable}\" }}");

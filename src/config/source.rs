@@ -32,8 +32,8 @@ impl Source {
     /// Reads the file at `path` and lays the environment over it.
     pub(super) fn load(path: &Path, environment: &dyn Environment) -> Result<Self, ConfigErrors> {
         let base = Origin::File(Arc::new(path.to_owned()));
-        let named = |problem| format!("{problem}; name a configuration file with --config");
-        let text = read(path, MAX_FILE).map_err(|problem| whole(&base, named(problem)))?;
+        let hint = "; name a configuration file with --config";
+        let text = read(path, MAX_FILE, hint).map_err(|problem| whole(&base, problem))?;
         let mut figment = Figment::from(Toml::string(&text));
         for variable in variables(environment) {
             figment = figment.merge(variable);
@@ -44,7 +44,7 @@ impl Source {
     /// Reads the file at `path`, of `max` bytes at most, without the environment.
     pub(super) fn of_file(path: &Path, max: u64) -> Result<Self, ConfigErrors> {
         let base = Origin::File(Arc::new(path.to_owned()));
-        let text = read(path, max).map_err(|problem| whole(&base, problem))?;
+        let text = read(path, max, "").map_err(|problem| whole(&base, problem))?;
         Self::merged(Figment::from(Toml::string(&text)), base)
     }
 
@@ -82,14 +82,14 @@ impl Source {
     }
 }
 
-fn read(path: &Path, max: u64) -> Result<String, String> {
+fn read(path: &Path, max: u64, hint: &str) -> Result<String, String> {
     use std::io::Read as _;
     let mut bytes = Zeroizing::new(Vec::new());
     std::fs::File::open(path)
         .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
+        .map_err(|error| format!("cannot be read: {error}{hint}"))?;
     if bytes.len() as u64 > max {
-        return Err(format!("is larger than {max} bytes"));
+        return Err(format!("is larger than {max} bytes{hint}"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
