@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod assertions;
 mod callback;
 mod config;
 mod consent;
@@ -14,6 +15,7 @@ mod failures;
 mod full_store;
 mod kill;
 mod panics;
+mod password;
 mod peers;
 mod refresh;
 mod requests;

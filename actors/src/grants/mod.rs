@@ -4,7 +4,9 @@
 
 pub mod authorization_code;
 pub mod client_credentials;
+pub mod password;
 pub mod refresh_token;
+pub mod saml2_bearer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use url::Url;
 use crate::clock::{Entropy, Timestamp};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
+use crate::protocol::saml::SamlError;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
@@ -70,6 +73,9 @@ pub enum GrantError {
         /// What is missing.
         source: TemplateError,
     },
+    /// The assertion is wrong.
+    #[error("the SAML assertion {0}")]
+    Saml(#[from] SamlError),
     /// Something the grant needs is not there.
     #[error("the {grant} grant lacks {what}")]
     Missing {
@@ -90,6 +96,12 @@ pub trait Grant: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// Whether the call itself hands over the assertion ([`CallContext::assertion`]). Its token is then
+    /// of whoever that assertion names: only calls with the same assertion may share it.
+    fn takes_assertion(&self) -> bool {
+        false
+    }
+
     /// Builds the request, or says what is missing, such as a person's consent.
     fn token_request(&self, context: &GrantContext<'_>) -> Result<TokenRequest, GrantError>;
 }
@@ -106,6 +118,8 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: "password", build: password::build },
+    GrantRow { name: "saml2_bearer", build: saml2_bearer::build },
 ];
 
 /// The row of the grant `name`.

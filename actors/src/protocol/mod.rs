@@ -11,6 +11,7 @@ pub mod jwk;
 pub mod metadata;
 pub mod pkce;
 pub mod printable;
+pub mod saml;
 pub mod scope;
 pub mod secret;
 pub mod state;
