@@ -14,6 +14,7 @@ pub mod printable;
 pub mod saml;
 pub mod scope;
 pub mod secret;
+pub mod signing_key;
 pub mod state;
 pub mod strict_json;
 pub mod template;
