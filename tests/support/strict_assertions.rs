@@ -58,9 +58,9 @@ impl StrictAssertions {
 
     /// Sends a token request as it is. `Ok` if it was taken, else the words of the error.
     pub async fn ask(&self, endpoint: &str, form: &[(&str, &str)]) -> Result<(), String> {
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let request = http::request("POST", endpoint);
-        let answer = request.header("Content-Type", "application/x-www-form-urlencoded").body(body).send().await;
+        let form: Vec<_> =
+            form.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let answer = http::request("POST", endpoint).form(&form).send().await;
         match answer.status {
             200 => Ok(()),
             400 => Err(answer.json()["error_description"].as_str().unwrap_or_default().to_owned()),
@@ -157,10 +157,12 @@ async fn install(folder: &Path) -> &'static Path {
     let (requirements, folder) = (folder.join("requirements.txt"), folder.join(".venv"));
     INSTALLED
         .get_or_init(|| async {
-            let (wanted, stamp) = (std::fs::read(&requirements).expect("there"), folder.join(".installed-from"));
+            let (wanted, stamp) =
+                (std::fs::read(&requirements).expect("there"), folder.join(".installed-from"));
             if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
                 let hint = "python3 with venv is needed: apt-get install python3-venv, or scripts/test";
-                let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).output().await;
+                let made =
+                    Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).output().await;
                 assert_success(hint, &made.expect(hint));
                 let mut pip = Command::new(folder.join("bin/pip"));
                 pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);

@@ -15,12 +15,12 @@ use zeroize::Zeroizing;
 use super::{Grant, GrantContext, GrantError};
 use crate::protocol::saml::assertion::Assertion;
 use crate::protocol::saml::form::Form;
-use crate::protocol::saml::{SamlError, check, new_id, signature};
+use crate::protocol::saml::{check, new_id, signature};
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::{Placeholder, Template};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
+use crate::registration::signing_keys::SigningKeys;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:saml2-bearer";
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -64,7 +64,7 @@ enum Encoding {
 
 /// What builds assertions.
 struct Issuer {
-    key: SigningKey,
+    keys: SigningKeys,
     issuer: Option<String>,
     subject: Template,
     audience: Option<String>,
@@ -99,7 +99,8 @@ fn grant(settings: &mut Settings) -> Result<Saml2Bearer, SettingsError> {
         Some(source) if source.expose() == "header" => Source::Call,
         Some(given) => {
             let xml = check::decode(given.expose());
-            let text = "must be \"header\", or an assertion from a file or the environment, as XML or in base64";
+            let text =
+                "must be \"header\", or an assertion from a file or the environment, as XML or in base64";
             Source::Given(Secret::new(xml.map_err(|_| wrong("source", text))?.as_str()))
         }
     };
@@ -138,9 +139,10 @@ fn issuer(settings: &mut Settings) -> Result<Issuer, SettingsError> {
         authn_context,
         attributes,
         form,
-        key: SigningKey::take(settings)?,
+        keys: SigningKeys::require(settings, "a SAML assertion")?,
     };
-    signature::check_algorithm(&issuer.key).map_err(|error| wrong("signing_alg", &error.to_string()))?;
+    signature::check_algorithm(&issuer.keys.current())
+        .map_err(|error| wrong("signing_alg", &error.to_string()))?;
     Ok(issuer)
 }
 
@@ -237,12 +239,6 @@ impl Issuer {
             Some(form) => form.fill(&values, context.subject, context.call)?,
             None => values.to_xml()?,
         };
-        Ok(signature::sign(&xml, &id, &self.key)?)
-    }
-}
-
-impl From<SamlError> for SettingsError {
-    fn from(error: SamlError) -> Self {
-        wrong("assertion", &error.to_string())
+        Ok(signature::sign(&xml, &id, &self.keys.current())?)
     }
 }

@@ -154,9 +154,7 @@ def verify(xml, certificate):
     same("Signature", references, ["#" + root.get("ID", "")])
     config = SignatureConfiguration(require_x509=True, location="./", expect_references=1)
     try:
-        result = XMLVerifier().verify(
-            etree.tostring(root), x509_cert=certificate, id_attribute="ID", expect_config=config
-        )
+        result = XMLVerifier().verify(xml, x509_cert=certificate, id_attribute="ID", expect_config=config)
     except Exception as error:
         raise Refused("Signature", f"does not verify: {error!r}") from error
     covered, whole = canonical(result.signed_xml), without_signature(xml)

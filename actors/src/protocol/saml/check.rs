@@ -8,10 +8,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use uppsala::{Document, NodeId};
+use roxmltree::Node;
 use zeroize::Zeroizing;
 
-use super::{SAML, SamlError, attribute, elements, is, parse, root};
+use super::{SAML, SamlError, alone, parse, root};
 use crate::clock::Timestamp;
 
 /// Largest assertion taken, in bytes of XML.
@@ -57,35 +57,30 @@ pub fn decode(given: &str) -> Result<Zeroizing<String>, SamlError> {
 pub fn check(xml: &str, now: Timestamp) -> Result<(), SamlError> {
     let document = parse(xml)?;
     let root = root(&document)?;
-    let all = document.get_elements_by_tag_name_ns(SAML, "Assertion").len();
-    if all != 1 {
-        return Err(SamlError::SeveralAssertions(all));
-    }
-    let ends = match end(&document, root)? {
-        Some(ends) => ends,
-        None => return Err(SamlError::NoExpiry),
-    };
+    alone(&document)?;
+    let ends = end(root)?.ok_or(SamlError::NoExpiry)?;
     if now >= ends.after(SKEW) { Err(SamlError::Ended(ends)) } else { Ok(()) }
 }
 
 /// When it is over: at the end of its conditions, or of the last confirmation that holds.
-fn end(document: &Document<'_>, root: NodeId) -> Result<Option<Timestamp>, SamlError> {
-    let below = |node, name: &'static str| {
-        elements(document, node).into_iter().filter(move |child| is(document, *child, SAML, name))
-    };
+fn end(root: Node<'_, '_>) -> Result<Option<Timestamp>, SamlError> {
     let mut conditions = None;
     for node in below(root, "Conditions") {
-        conditions = earlier(conditions, not_on_or_after(document, node)?);
+        conditions = earlier(conditions, not_on_or_after(node)?);
     }
     let mut confirmed = None;
     for subject in below(root, "Subject") {
         for confirmation in below(subject, "SubjectConfirmation") {
             for data in below(confirmation, "SubjectConfirmationData") {
-                confirmed = confirmed.max(not_on_or_after(document, data)?);
+                confirmed = confirmed.max(not_on_or_after(data)?);
             }
         }
     }
     Ok(earlier(conditions, confirmed))
+}
+
+fn below<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
+    node.children().filter(move |child| child.has_tag_name((SAML, name)))
 }
 
 fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
@@ -96,8 +91,8 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
 }
 
 /// SAML Core section 1.3.3: an `xs:dateTime` in UTC.
-fn not_on_or_after(document: &Document<'_>, node: NodeId) -> Result<Option<Timestamp>, SamlError> {
-    let Some(text) = attribute(document, node, "NotOnOrAfter") else { return Ok(None) };
+fn not_on_or_after(node: Node<'_, '_>) -> Result<Option<Timestamp>, SamlError> {
+    let Some(text) = node.attribute("NotOnOrAfter") else { return Ok(None) };
     let wrong = || SamlError::Time(text.chars().take(40).filter(|c| !c.is_control()).collect());
     let in_utc = if text.ends_with('Z') { text.to_owned() } else { format!("{text}Z") };
     let time = humantime::parse_rfc3339(&in_utc).map_err(|_| wrong())?;

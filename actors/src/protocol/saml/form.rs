@@ -1,8 +1,8 @@
 //! An assertion in the operator's own form: XML with placeholders, for servers that want more than
 //! RFC 7522 asks for.
 
-use super::{In, SamlError, elements, escape, is, parse, root};
-use super::{SAML, assertion::Assertion};
+use super::assertion::Assertion;
+use super::{In, SamlError, escape, issuer, parse, root};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::template::{CallContext, Placeholder, Template, TemplateError};
 
@@ -38,11 +38,10 @@ impl Form {
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, SamlError> {
         let document = parse(text)?;
-        let element = document.node_source(root(&document)?).unwrap_or(text);
-        let first = elements(&document, root(&document)?).first().copied();
-        if !first.is_some_and(|first| is(&document, first, SAML, "Issuer")) {
-            return Err(SamlError::Issuer);
-        }
+        let root = root(&document)?;
+        issuer(root)?;
+        // What stands around it, such as an XML declaration, is no part of it.
+        let element = &text[root.range()];
         let (mut parts, mut rest) = (Vec::new(), element);
         while let Some(at) = rest.find(['{', '}']) {
             let (before, from) = rest.split_at(at);

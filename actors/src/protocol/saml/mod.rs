@@ -1,18 +1,20 @@
 //! SAML 2.0 assertions as authorization grants (RFC 7522, SAML Core).
 //!
-//! `assertion` builds one, `form` fills in an own one, `signature` signs either, `check` reads one
-//! that somebody else made.
+//! `assertion` builds one, `form` fills in an own one, `signature` signs either in the form that
+//! `canonical` writes, `check` reads one that somebody else made.
 
 pub mod assertion;
+pub mod canonical;
 pub mod check;
 pub mod form;
 pub mod signature;
 
 use std::fmt::Write as _;
 
+use roxmltree::{Document, Node, ParsingOptions};
 use thiserror::Error;
-use uppsala::{Document, NodeId, NodeKind, Parser};
 
+use super::signing_key::{KeyError, SignatureAlgorithm};
 use super::template::TemplateError;
 use crate::clock::{Entropy, Timestamp};
 
@@ -21,6 +23,9 @@ pub const SAML: &str = "urn:oasis:names:tc:SAML:2.0:assertion";
 
 /// Namespace of XML signatures (XML-DSig section 1.3).
 pub const XML_DSIG: &str = "http://www.w3.org/2000/09/xmldsig#";
+
+/// Elements, texts and the like that a document may have.
+const MOST_NODES: u32 = 100_000;
 
 /// Why an assertion cannot be built, signed or used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -56,11 +61,14 @@ pub enum SamlError {
     #[error("has a signature already; it is signed here")]
     Signed,
     /// XML-DSig has no name for the algorithm.
-    #[error("signing_alg {0} is none of XML signatures; use RS256, RS384, RS512, ES256, ES384 or ES512")]
-    Algorithm(String),
+    #[error("cannot be signed with {0}; use RS256, RS384, RS512, ES256 or ES384")]
+    Algorithm(SignatureAlgorithm),
     /// The key did not sign.
-    #[error("could not be signed: {0}")]
-    Signing(String),
+    #[error("could not be signed: the key {0}")]
+    Signing(#[from] KeyError),
+    /// Nested deeper than [`canonical::DEEPEST`].
+    #[error("has elements in each other, more than {} deep", canonical::DEEPEST)]
+    TooDeep,
     /// A placeholder of an own form, or its value.
     #[error(transparent)]
     Form(#[from] TemplateError),
@@ -126,31 +134,27 @@ enum In {
 
 /// Reads a document. A document type declaration is refused: assertions have none, and attacks do.
 fn parse(xml: &str) -> Result<Document<'_>, SamlError> {
-    Parser::new().with_forbid_dtd(true).parse(xml).map_err(|error| SamlError::NotXml(error.to_string()))
+    let options = ParsingOptions { allow_dtd: false, nodes_limit: MOST_NODES, ..ParsingOptions::default() };
+    Document::parse_with_options(xml, options).map_err(|error| SamlError::NotXml(error.to_string()))
 }
 
 /// The outermost element, which must be an assertion of version 2.0.
-fn root(document: &Document<'_>) -> Result<NodeId, SamlError> {
-    let root = document.document_element().filter(|root| is(document, *root, SAML, "Assertion"));
-    let root = root.filter(|root| attribute(document, *root, "Version") == Some("2.0"));
-    root.ok_or(SamlError::NotAnAssertion)
+fn root<'a, 'i>(document: &'a Document<'i>) -> Result<Node<'a, 'i>, SamlError> {
+    let root = document.root_element();
+    let fits = root.has_tag_name((SAML, "Assertion")) && root.attribute("Version") == Some("2.0");
+    if fits { Ok(root) } else { Err(SamlError::NotAnAssertion) }
 }
 
-fn is(document: &Document<'_>, node: NodeId, namespace: &str, name: &str) -> bool {
-    document.element(node).is_some_and(|element| element.matches_name_ns(namespace, name))
+/// There is one assertion: `document`'s outermost element.
+fn alone(document: &Document<'_>) -> Result<(), SamlError> {
+    let all = document.descendants().filter(|node| node.has_tag_name((SAML, "Assertion"))).count();
+    if all == 1 { Ok(()) } else { Err(SamlError::SeveralAssertions(all)) }
 }
 
-/// The value of an attribute without a namespace.
-fn attribute<'d>(document: &'d Document<'_>, node: NodeId, name: &str) -> Option<&'d str> {
-    let attributes = &document.element(node)?.attributes;
-    let mut own = attributes.iter().filter(|attribute| attribute.name.namespace_uri.is_none());
-    own.find(|attribute| attribute.name.local_name == name).map(|attribute| &*attribute.value)
-}
-
-/// The elements directly below `node`.
-fn elements(document: &Document<'_>, node: NodeId) -> Vec<NodeId> {
-    let is_element = |child: &NodeId| matches!(document.node_kind(*child), Some(NodeKind::Element(_)));
-    document.children(node).into_iter().filter(is_element).collect()
+/// The `Issuer`, which must be the first element of the assertion `root`.
+fn issuer<'a, 'i>(root: Node<'a, 'i>) -> Result<Node<'a, 'i>, SamlError> {
+    let first = root.first_element_child();
+    first.filter(|first| first.has_tag_name((SAML, "Issuer"))).ok_or(SamlError::Issuer)
 }
 
 #[cfg(test)]

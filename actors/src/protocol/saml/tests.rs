@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use proptest::prelude::*;
 
 use super::assertion::Assertion;
+use super::canonical::{self, canonical};
 use super::form::Form;
 use super::*;
 use crate::clock::SystemEntropy;
@@ -38,30 +39,85 @@ fn assertion<'a>(attributes: &'a [(String, Vec<String>)]) -> Assertion<'a> {
 }
 
 /// The one element of this name.
-fn only<'d>(document: &'d Document<'_>, name: &str) -> NodeId {
-    let found = document.get_elements_by_tag_name(name);
+fn only<'a, 'i>(document: &'a Document<'i>, name: &str) -> Node<'a, 'i> {
+    let found: Vec<_> = document.descendants().filter(|node| node.tag_name().name() == name).collect();
     assert_eq!(found.len(), 1, "{name}");
     found[0]
 }
 
 fn text_of(document: &Document<'_>, name: &str) -> String {
-    document.text_content_deep(only(document, name))
+    text_in(only(document, name))
+}
+
+fn text_in(node: Node<'_, '_>) -> String {
+    node.descendants().filter(Node::is_text).filter_map(|node| node.text()).collect()
 }
 
 /// Whether the signature is of [`KEY`], over the whole assertion but itself.
 #[track_caller]
 fn assert_verifies(xml: &str) {
-    let mut document = parse(xml).unwrap();
-    let element = |name: &str| document.node_source(only(&document, name)).unwrap();
+    let document = parse(xml).unwrap();
+    let element = |name: &str| &xml[only(&document, name).range()];
     let info = element("SignedInfo").replacen('>', &format!(" xmlns:ds=\"{XML_DSIG}\">"), 1);
     let value = STANDARD.decode(text_of(&document, "SignatureValue")).unwrap();
     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, KEY.public_key_der());
     key.verify(info.as_bytes(), &value).unwrap();
     let said = STANDARD.decode(text_of(&document, "DigestValue")).unwrap();
-    let signature = only(&document, "Signature");
-    document.detach(signature);
-    let canonical = signature::canonical(&document).unwrap();
-    assert_eq!(digest::digest(&digest::SHA256, &canonical).as_ref(), said);
+    let unsigned = xml.replace(element("Signature"), "");
+    let canonical = canonical(parse(&unsigned).unwrap().root_element()).unwrap();
+    assert_eq!(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref(), said);
+}
+
+#[test]
+fn the_example_of_exclusive_canonicalization_section_2_2() {
+    let text = "<n0:local xmlns:n0=\"foo:bar\" xmlns:n3=\"ftp://example.org\">\n\
+                <n1:elem2 xmlns:n1=\"http://example.net\" xml:lang=\"en\">\n\
+                <n3:stuff xmlns:n3=\"ftp://example.org\"/>\n</n1:elem2>\n</n0:local>";
+    let document = parse(text).unwrap();
+    assert_eq!(
+        canonical(only(&document, "elem2")).unwrap(),
+        "<n1:elem2 xmlns:n1=\"http://example.net\" xml:lang=\"en\">\n\
+         <n3:stuff xmlns:n3=\"ftp://example.org\"></n3:stuff>\n</n1:elem2>"
+    );
+}
+
+#[test]
+fn canonical_xml_sorts_declares_and_escapes() {
+    for (text, expected) in [
+        // Canonical XML 1.0 section 3.1: instructions and comments.
+        (
+            "<doc>Hello<!-- Comment 1 --><?pi-without-data     ?><?x  a\r\nb?></doc>",
+            "<doc>Hello<?pi-without-data?><?x a\nb?></doc>",
+        ),
+        // Section 3.3: start and end tags, and exclusive's only-where-used.
+        ("<e   name = \"elem3\"   id='elem3'   />", "<e id=\"elem3\" name=\"elem3\"></e>"),
+        (
+            "<e5 xmlns:b=\"http://www.ietf.org\" xmlns:a=\"http://www.w3.org\" xmlns=\"http://example.org\" \
+             xmlns:c=\"urn:unused\" a:attr=\"out\" b:attr=\"sorted\" attr2=\"all\" attr=\"I'm\"/>",
+            "<e5 xmlns=\"http://example.org\" xmlns:a=\"http://www.w3.org\" xmlns:b=\"http://www.ietf.org\" \
+             attr=\"I'm\" attr2=\"all\" b:attr=\"sorted\" a:attr=\"out\"></e5>",
+        ),
+        (
+            "<e6 xmlns=\"\" xmlns:a=\"http://www.w3.org\"><e7 xmlns=\"http://www.ietf.org\"><e8 xmlns=\"\" \
+             xmlns:a=\"http://www.w3.org\"><e9 xmlns=\"\" xmlns:a=\"http://www.ietf.org\"><a:b/></e9></e8></e7></e6>",
+            "<e6><e7 xmlns=\"http://www.ietf.org\"><e8 xmlns=\"\"><e9><a:b xmlns:a=\"http://www.ietf.org\"></a:b></e9>\
+             </e8></e7></e6>",
+        ),
+        // Section 3.4: character references, sections, and white space in attributes (XML 1.0 section 3.3.3).
+        (
+            "<doc><text>First line&#x0d;&#10;Second line</text><value>&#x32;</value>\
+             <compute><![CDATA[value>\"0\" && value<\"10\" ?\"valid\":\"error\"]]></compute>\
+             <norm attr=' &apos;   &#x20;&#13;&#xa;&#9;   &apos; ' b='1\n\t2\r\n3'/></doc>",
+            "<doc><text>First line&#xD;\nSecond line</text><value>2</value>\
+             <compute>value&gt;\"0\" &amp;&amp; value&lt;\"10\" ?\"valid\":\"error\"</compute>\
+             <norm attr=\" '    &#xD;&#xA;&#x9;   ' \" b=\"1  2 3\"></norm></doc>",
+        ),
+    ] {
+        let document = parse(text).unwrap();
+        assert_eq!(canonical(document.root_element()).unwrap(), expected);
+        // What is canonical stays so.
+        assert_eq!(canonical(parse(expected).unwrap().root_element()).unwrap(), expected);
+    }
 }
 
 #[test]
@@ -122,7 +178,9 @@ fn what_xml_cannot_carry_is_refused() {
 }
 
 fn form(inside: &str) -> String {
-    format!("<s:Assertion xmlns:s=\"{SAML}\" Version=\"2.0\" ID=\"{{id}}\"><s:Issuer>{{issuer}}</s:Issuer>{inside}</s:Assertion>")
+    format!(
+        "<s:Assertion xmlns:s=\"{SAML}\" Version=\"2.0\" ID=\"{{id}}\"><s:Issuer>{{issuer}}</s:Issuer>{inside}</s:Assertion>"
+    )
 }
 
 fn filled(form: &str, call: &CallContext) -> Result<String, SamlError> {
@@ -148,7 +206,9 @@ fn a_form_is_filled_in_and_signed_as_it_stands() {
         .replace("{issuer}", "client")
     );
     let signed = signature::sign(&xml, "_1", &KEY).unwrap();
-    assert!(signed.contains("</s:Issuer><ds:Signature ") && signed.contains("</ds:Signature>\r\n<x y='alice'"));
+    assert!(
+        signed.contains("</s:Issuer><ds:Signature ") && signed.contains("</ds:Signature>\r\n<x y='alice'")
+    );
     assert_verifies(&signed);
     let lacking = filled(&text, &CallContext::default()).unwrap_err();
     assert!(matches!(lacking, SamlError::Form(TemplateError::Missing(_))), "{lacking}");
@@ -156,8 +216,11 @@ fn a_form_is_filled_in_and_signed_as_it_stands() {
 
 #[test]
 fn a_value_never_becomes_markup() {
-    let form = form("<x y=\"{header.x}\" z='{header.x}'>{header.x}<!-- {header.x} --><![CDATA[{header.x}]]></x>");
-    for value in ["\"><s:Evil/>", "' evil='1", "--><s:Evil/><!--", "]]><s:Evil/><![CDATA[", "?><s:Evil/>", "</x>"] {
+    let form =
+        form("<x y=\"{header.x}\" z='{header.x}'>{header.x}<!-- {header.x} --><![CDATA[{header.x}]]></x>");
+    for value in
+        ["\"><s:Evil/>", "' evil='1", "--><s:Evil/><!--", "]]><s:Evil/><![CDATA[", "?><s:Evil/>", "</x>"]
+    {
         let mut call = CallContext::default();
         call.values.insert(Placeholder::Header("x".into()), value.into());
         let xml = filled(&form, &call).unwrap();
@@ -167,9 +230,9 @@ fn a_value_never_becomes_markup() {
             continue;
         };
         let x = only(&document, "x");
-        assert!(elements(&document, x).is_empty(), "{xml}");
-        assert_eq!(attribute(&document, x, "y"), Some(value));
-        assert_eq!(document.element(x).unwrap().attributes.len(), 2, "{xml}");
+        assert!(x.first_element_child().is_none(), "{xml}");
+        assert_eq!(x.attribute("y"), Some(value));
+        assert_eq!(x.attributes().count(), 2, "{xml}");
     }
 }
 
@@ -197,7 +260,7 @@ fn only_algorithms_of_xml_signatures_sign() {
     for algorithm in [SignatureAlgorithm::EdDsa, SignatureAlgorithm::Ps256] {
         let key = SigningKey::generate(algorithm).unwrap();
         let error = signature::check_algorithm(&key).unwrap_err();
-        assert_eq!(error, SamlError::Algorithm(algorithm.name().into()));
+        assert_eq!(error, SamlError::Algorithm(algorithm));
     }
     assert_eq!(signature::check_algorithm(&KEY), Ok(()));
 }
@@ -216,7 +279,11 @@ fn an_assertion_comes_in_any_base64_or_as_it_is() {
         assert_eq!(*check::decode(&given).unwrap(), xml, "{given}");
     }
     for wrong in ["", "a", "%%%%", "_w", &URL_SAFE.encode(b"\xff\xfe")] {
-        assert!(matches!(check::decode(wrong), Ok(text) if text.is_empty()) || check::decode(wrong) == Err(SamlError::Encoding), "{wrong}");
+        assert!(
+            matches!(check::decode(wrong), Ok(text) if text.is_empty())
+                || check::decode(wrong) == Err(SamlError::Encoding),
+            "{wrong}"
+        );
     }
     let large = "a".repeat(check::LARGEST);
     assert_eq!(check::decode(&STANDARD.encode(&large)).map(|xml| xml.len()), Ok(check::LARGEST));
@@ -233,7 +300,8 @@ fn a_handed_over_assertion_is_used_until_thirty_seconds_after_its_end() {
     assert_eq!(check::check(&xml, end.after(Duration::from_secs(30))), Err(SamlError::Ended(end)));
 
     // The earlier of the conditions' end and the latest confirmation's.
-    let (conditions, confirmation) = ("NotOnOrAfter=\"2023-11-14T22:18:20Z\">", "NotOnOrAfter=\"2023-11-14T22:18:20Z\" R");
+    let (conditions, confirmation) =
+        ("NotOnOrAfter=\"2023-11-14T22:18:20Z\">", "NotOnOrAfter=\"2023-11-14T22:18:20Z\" R");
     let sooner = xml.replacen(conditions, "NotOnOrAfter=\"2023-11-14T22:14:00.123Z\">", 1);
     assert!(matches!(check::check(&sooner, end), Err(SamlError::Ended(at)) if at.as_millis() % 1000 == 123));
     let sooner = xml.replacen(confirmation, "NotOnOrAfter=\"2023-11-14T22:14:00\" R", 1);
@@ -253,11 +321,19 @@ fn what_no_server_would_take_is_not_sent() {
     assert!(matches!(refused(&xml.replace("</saml:Subject>", "")), SamlError::NotXml(_)));
     assert_eq!(refused(&format!("<Response>{xml}</Response>")), SamlError::NotAnAssertion);
     assert_eq!(refused(&xml.replace("Version=\"2.0\"", "Version=\"1.1\"")), SamlError::NotAnAssertion);
-    assert_eq!(refused(&xml.replace(SAML, "urn:oasis:names:tc:SAML:1.0:assertion")), SamlError::NotAnAssertion);
-    let twice = xml.replace("</saml:Assertion>", "<saml:Advice><saml:Assertion/></saml:Advice></saml:Assertion>");
+    assert_eq!(
+        refused(&xml.replace(SAML, "urn:oasis:names:tc:SAML:1.0:assertion")),
+        SamlError::NotAnAssertion
+    );
+    let twice =
+        xml.replace("</saml:Assertion>", "<saml:Advice><saml:Assertion/></saml:Advice></saml:Assertion>");
     assert_eq!(refused(&twice), SamlError::SeveralAssertions(2));
-    let deep = format!("{}{}", "<a>".repeat(100_000), "</a>".repeat(100_000));
-    assert!(matches!(refused(&deep), SamlError::NotXml(_)));
+    let deep = |depth| form(&format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth)));
+    let sign = |form: String| signature::sign(&form.replace("{id}", "_1"), "_1", &KEY);
+    assert!(sign(deep(canonical::DEEPEST - 1)).is_ok());
+    assert_eq!(sign(deep(canonical::DEEPEST)), Err(SamlError::TooDeep));
+    assert_eq!(refused(&deep(40_000)), SamlError::NoExpiry);
+    assert!(matches!(refused(&deep(150_000)), SamlError::NotXml(_)));
 }
 
 /// Any text that XML can carry, with what has a meaning in it more often than chance has it.
@@ -287,21 +363,21 @@ proptest! {
             ..assertion(&attributes)
         };
         let xml = values.to_xml().unwrap();
-        let unsigned = parse(&xml).unwrap();
-        prop_assert_eq!(signature::canonical(&unsigned).unwrap(), xml.as_bytes());
+        prop_assert_eq!(&canonical(parse(&xml).unwrap().root_element()).unwrap(), &xml);
         let signed = signature::sign(&xml, "_1", &KEY).unwrap();
         assert_verifies(&signed);
         let document = parse(&signed).unwrap();
         prop_assert_eq!(text_of(&document, "Issuer"), &*texts[0]);
         prop_assert_eq!(text_of(&document, "NameID"), &*texts[1]);
-        prop_assert_eq!(attribute(&document, only(&document, "NameID"), "Format"), Some(&*texts[2]));
+        prop_assert_eq!(only(&document, "NameID").attribute("Format"), Some(&*texts[2]));
         let data = only(&document, "SubjectConfirmationData");
-        prop_assert_eq!(attribute(&document, data, "Recipient"), Some(&*texts[3]));
+        prop_assert_eq!(data.attribute("Recipient"), Some(&*texts[3]));
         prop_assert_eq!(text_of(&document, "Audience"), &*texts[4]);
         prop_assert_eq!(text_of(&document, "AuthnContextClassRef"), &*texts[5]);
-        let read: Vec<(String, Vec<String>)> = document.get_elements_by_tag_name("Attribute").into_iter().map(|node| {
-            let values = elements(&document, node).into_iter().map(|value| document.text_content_deep(value));
-            (attribute(&document, node, "Name").unwrap().to_owned(), values.collect())
+        let nodes = document.descendants().filter(|node| node.has_tag_name((SAML, "Attribute")));
+        let read: Vec<(String, Vec<String>)> = nodes.map(|node| {
+            let values = node.children().map(text_in).collect();
+            (node.attribute("Name").unwrap().to_owned(), values)
         }).collect();
         prop_assert_eq!(read, attributes);
         // Whoever is handed it may send it on.
