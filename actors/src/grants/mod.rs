@@ -4,6 +4,7 @@
 
 pub mod authorization_code;
 pub mod client_credentials;
+pub mod jwt_bearer;
 pub mod password;
 pub mod refresh_token;
 pub mod saml2_bearer;
@@ -20,6 +21,7 @@ use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::saml::SamlError;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::{KeyError, SigningKey};
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
@@ -84,12 +86,25 @@ pub enum GrantError {
         /// What it lacks.
         what: &'static str,
     },
+    /// An assertion could not be signed.
+    #[error("the {grant} grant cannot sign: {source}")]
+    Signing {
+        /// The grant.
+        grant: &'static str,
+        /// Why not.
+        source: KeyError,
+    },
 }
 
 /// A way to turn what we hold into a token request.
 pub trait Grant: Send + Sync + fmt::Debug {
     /// Whether a person consents in a browser before the first token request.
     fn needs_person(&self) -> bool;
+
+    /// Whether it names the client by its identifier, whatever the client authentication.
+    fn needs_client_id(&self) -> bool {
+        true
+    }
 
     /// What the grant needs to know of a call, beyond its subject.
     fn placeholders(&self) -> Vec<Placeholder> {
@@ -100,6 +115,11 @@ pub trait Grant: Send + Sync + fmt::Debug {
     /// of whoever that assertion names: only calls with the same assertion may share it.
     fn takes_assertion(&self) -> bool {
         false
+    }
+
+    /// The keys it signs with, the current one first: their public halves are published.
+    fn signing_keys(&self) -> Vec<SigningKey> {
+        Vec::new()
     }
 
     /// Builds the request, or says what is missing, such as a person's consent.
@@ -118,6 +138,7 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
     GrantRow { name: "password", build: password::build },
     GrantRow { name: "saml2_bearer", build: saml2_bearer::build },
 ];

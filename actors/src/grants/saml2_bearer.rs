@@ -17,6 +17,7 @@ use crate::protocol::saml::assertion::Assertion;
 use crate::protocol::saml::form::Form;
 use crate::protocol::saml::{check, new_id, signature};
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::{Placeholder, Template};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
@@ -170,6 +171,17 @@ impl Grant for Saml2Bearer {
         let attributes = issuer.attributes.iter().flat_map(|(_, values)| values);
         let templates = attributes.chain([&issuer.subject]).flat_map(Template::placeholders);
         templates.chain(issuer.form.iter().flat_map(Form::placeholders)).cloned().collect()
+    }
+
+    fn needs_client_id(&self) -> bool {
+        matches!(&self.source, Source::Built(issuer) if issuer.issuer.is_none())
+    }
+
+    fn signing_keys(&self) -> Vec<SigningKey> {
+        match &self.source {
+            Source::Built(issuer) => issuer.keys.published(),
+            Source::Call | Source::Given(_) => Vec::new(),
+        }
     }
 
     fn takes_assertion(&self) -> bool {

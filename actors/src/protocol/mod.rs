@@ -8,6 +8,7 @@ pub mod authorization_response;
 pub mod id_token;
 pub mod identifiers;
 pub mod jwk;
+pub mod jws;
 pub mod metadata;
 pub mod pkce;
 pub mod printable;
