@@ -9,6 +9,7 @@ mod support;
 mod admin;
 mod assertions;
 mod callback;
+mod client_auth;
 mod config;
 mod consent;
 mod failures;

@@ -44,15 +44,20 @@ struct JwtBearer {
 }
 
 pub(super) fn build(settings: &mut Settings) -> Result<Arc<dyn Grant>, SettingsError> {
-    let secret = settings.share(|settings| settings.take_secrets("client_secret"))?.into_iter().next();
-    let table = settings.take_table("assertion", |table| read(table, secret))?;
+    let mut others = settings.clone();
+    let table = settings.take_table("assertion", |table| read(table, &mut others))?;
     let grant = table.ok_or_else(|| {
         SettingsError::missing("assertion", "grant = \"jwt_bearer\" signs one, so at least its `signing_key`")
     })?;
+    if let Credential::Secret(..) = grant.credential {
+        // The client authentication may need it as well.
+        settings.share(|settings| settings.take_secrets("client_secret"))?;
+    }
     Ok(Arc::new(grant))
 }
 
-fn read(settings: &mut Settings, secret: Option<Secret>) -> Result<JwtBearer, SettingsError> {
+/// Reads the table `assertion`. `profile` is what is beside it.
+fn read(settings: &mut Settings, profile: &mut Settings) -> Result<JwtBearer, SettingsError> {
     let account =
         settings.take_secret("service_account")?.map(|file| ServiceAccount::read(&file)).transpose()?;
     let issuer = settings.take_text("issuer")?;
@@ -77,7 +82,7 @@ fn read(settings: &mut Settings, secret: Option<Secret>) -> Result<JwtBearer, Se
         (true, Some(account)) => vec![Audience::Fixed(account.token_uri.clone())],
         _ => audience.into_iter().map(Audience::from).collect(),
     };
-    let credential = credential(settings, sign_with.as_deref(), account, secret)?;
+    let credential = credential(settings, sign_with.as_deref(), account, profile)?;
     let claims = Claims { issuer, subject, audience, lifetime, not_before, scope_claim, further };
     Ok(JwtBearer { credential, claims, send_scope })
 }
@@ -86,7 +91,7 @@ fn credential(
     settings: &mut Settings,
     sign_with: Option<&str>,
     account: Option<ServiceAccount>,
-    secret: Option<Secret>,
+    profile: &mut Settings,
 ) -> Result<Credential, SettingsError> {
     match (sign_with, account) {
         (None, Some(account)) => Ok(Credential::ServiceAccount(account.key)),
@@ -104,6 +109,7 @@ fn credential(
                 }
             };
             let needed = "sign_with = \"client_secret\" needs the profile's `client_secret`";
+            let secret = profile.take_secrets("client_secret").ok().and_then(|all| all.into_iter().next());
             let secret = secret.ok_or_else(|| error("sign_with", needed))?;
             Ok(Credential::Secret(algorithm, secret))
         }

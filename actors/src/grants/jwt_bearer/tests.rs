@@ -149,6 +149,13 @@ fn the_client_secret_can_sign_and_stays_for_the_client_authentication() {
     let (header, claims) = read(sent.get("assertion").unwrap().expose(), &key, Algorithm::HS512);
     assert_eq!((header.kid, claims["sub"].as_str()), (None, Some("alice")));
     assert!(grant.signing_keys().is_empty());
+    assert_eq!(settings.leftovers().count(), 0, "it is used, even if the client authentication is none");
+
+    let mut settings = Settings::default();
+    settings.insert("assertion", Setting::Table(assertion(json!({}))));
+    settings.insert("client_secret", Setting::Secret("unused".into()));
+    super::build(&mut settings).unwrap();
+    assert_eq!(settings.leftovers().collect::<Vec<_>>(), ["client_secret"]);
 }
 
 fn service_account() -> Value {
