@@ -350,6 +350,82 @@ async fn the_strict_endpoint_takes_a_right_saml_assertion_and_names_each_wrong_c
     assert!(ask(&server, &request).await.expect_err("another grant").starts_with("grant_type: "));
 }
 
+/// The public keys of `rsa` as a JWK set, as the gateway would publish them.
+fn jwks(grant: &dyn Grant) -> Value {
+    json!({ "keys": grant.signing_keys().iter().map(|key| key.public_jwk()).collect::<Vec<_>>() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_strict_endpoint_takes_a_right_jwt_assertion_and_names_each_wrong_claim() {
+    let keys = TestKeys::get().await;
+    let server = StrictAssertions::start(&json!({})).await;
+    let endpoint = server.jwt_endpoint();
+    let bare = |key: &str| vec![("signing_key", secret(&keys.key(key))), ("key_id", text("k1"))];
+    let grant = grant("jwt_bearer", bare("ec"));
+    let right = json!({ "jwt": {
+        "iss": "client", "sub": "alice", "aud": endpoint, "alg": "ES256", "kid": "k1", "jwks": jwks(&*grant),
+        "claims": {}, "scope": "mail",
+    }});
+    server.expect(&right).await;
+    let at = |now| token_request(&*grant, &endpoint, now, None).unwrap();
+    let ask = async |request: &BTreeMap<String, String>| {
+        let form: Vec<_> = request.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        server.ask(&endpoint, &form).await
+    };
+    let named = |error: Result<(), String>, claim: &str, what: &str| {
+        let error = error.expect_err(what);
+        assert!(error.starts_with(&format!("{claim}: ")), "{what}: {error}");
+    };
+    assert_eq!(ask(&at(now())).await, Ok(()));
+
+    let mut others = bare("rsa");
+    others.push(("signing_alg", text("RS256")));
+    let table = [
+        ("iss", json!("other"), "iss"),
+        ("sub", json!("bob"), "sub"),
+        ("aud", json!(format!("{endpoint}/")), "aud"),
+        ("alg", json!("RS256"), "alg"),
+        ("kid", json!("k2"), "kid"),
+        ("jwks", jwks(&*self::grant("jwt_bearer", others)), "signature"),
+        ("claims", json!({ "team": "a" }), "claims"),
+        ("scope", json!("calendar"), "scope"),
+    ];
+    for (key, value, claim) in table {
+        let mut wrong = right.clone();
+        wrong["jwt"][key] = value;
+        server.expect(&wrong).await;
+        named(ask(&at(now())).await, claim, key);
+    }
+    server.expect(&right).await;
+
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    named(ask(&at(now().before(minutes(6)))).await, "exp", "over");
+    named(ask(&at(now().after(minutes(2)))).await, "exp", "from the future, so that it lasts too long");
+    let of =
+        |entries: Vec<(&'static str, Setting)>| self::grant("jwt_bearer", [bare("ec"), entries].concat());
+    let asked = |grant: Arc<dyn Grant>, now| token_request(&*grant, &endpoint, now, None).unwrap();
+    let long = asked(of(vec![("lifetime", text("10m"))]), now());
+    named(ask(&long).await, "exp", "ten minutes");
+    let early = asked(of(vec![("lifetime", text("1m"))]), now().after(minutes(2)));
+    named(ask(&early).await, "iat", "from the future");
+    for (claim, value) in
+        [("jti", json!(false)), ("iat", json!(false)), ("exp", json!(false)), ("sub", json!(false))]
+    {
+        let without = asked(of(vec![("claims", Setting::Value(json!({ claim: value })))]), now());
+        named(ask(&without).await, claim, "without it");
+    }
+
+    let request = at(now());
+    assert_eq!(ask(&request).await, Ok(()));
+    named(ask(&request).await, "jti", "twice");
+    let mut request = at(now());
+    let mut parts: Vec<String> = request["assertion"].split('.').map(str::to_owned).collect();
+    let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(&parts[1]).unwrap()).unwrap();
+    parts[1] = URL_SAFE_NO_PAD.encode(claims.replace("alice", "bob"));
+    request.insert("assertion".into(), parts.join("."));
+    named(ask(&request).await, "signature", "changed");
+}
+
 /// A gateway whose profile `calendar` gets its tokens at `endpoint`, with this `[profiles.calendar.assertion]`.
 fn gateway(endpoint: &str, grant: &str, assertion: &str, upstream: &Upstream) -> GatewayConfig {
     let mut config = GatewayConfig::new();
@@ -396,6 +472,39 @@ async fn the_gateway_gets_tokens_for_saml_assertions() {
         assert_eq!(requests[0]["grant_type"], SAML_GRANT);
         let assertion = requests[0]["assertion"].as_str().unwrap().to_owned();
         gateway.assert_no_secret_in_log(&["planted-saml-1".into(), assertion]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_gets_tokens_for_jwt_assertions() {
+    let keys = TestKeys::get().await;
+    for (key, algorithm) in [("rsa", "PS256"), ("ec", "ES256")] {
+        let (server, upstream) = (StrictAssertions::start(&json!({})).await, Upstream::start().await);
+        let endpoint = server.jwt_endpoint();
+        let pair = grant(
+            "jwt_bearer",
+            vec![("signing_key", secret(&keys.key(key))), ("signing_alg", text(algorithm))],
+        );
+        server
+            .expect(&json!({ "jwt": {
+                "iss": "https://gateway.example", "sub": "billing@example.com", "aud": "https://as.example",
+                "alg": algorithm, "kid": pair.signing_keys()[0].kid(), "jwks": jwks(&*pair),
+                "claims": { "team": "a" }, "scope": "mail",
+            }}))
+            .await;
+        let assertion = format!(
+            "issuer = \"https://gateway.example\"\nsubject = \"{{subject}}@example.com\"\n\
+             audience = \"https://as.example\"\nlifetime = \"2m\"\nclaims = {{ team = \"a\" }}\n\
+             signing_alg = \"{algorithm}\"\nsigning_key = {{ file = {:?} }}",
+            keys.key_file(key)
+        );
+        let gateway = gateway(&endpoint, "jwt_bearer", &assertion, &upstream).start().await;
+        assert_eq!(gateway.token_used().await, "planted-jwt-1");
+        assert_eq!(gateway.token_used().await, "planted-jwt-1");
+        let requests = server.requests().await;
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        let assertion = requests[0]["assertion"].as_str().unwrap().to_owned();
+        gateway.assert_no_secret_in_log(&["planted-jwt-1".into(), assertion]);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! To add a grant: one new file here, one `mod` line and one row in [`GRANTS`].
 
+mod assertion;
 pub mod authorization_code;
 pub mod client_credentials;
 pub mod jwt_bearer;
@@ -139,8 +140,8 @@ pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
     GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
-    GrantRow { name: "password", build: password::build },
-    GrantRow { name: "saml2_bearer", build: saml2_bearer::build },
+    GrantRow { name: password::NAME, build: password::build },
+    GrantRow { name: saml2_bearer::NAME, build: saml2_bearer::build },
 ];
 
 /// The row of the grant `name`.

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::assertion::{Audience, render};
 use super::{Grant, GrantContext, GrantError};
 use crate::protocol::saml::assertion::Assertion;
 use crate::protocol::saml::form::Form;
@@ -23,6 +24,7 @@ use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
 use crate::registration::signing_keys::SigningKeys;
 
+pub(super) const NAME: &str = "saml2_bearer";
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:saml2-bearer";
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -68,7 +70,7 @@ struct Issuer {
     keys: SigningKeys,
     issuer: Option<String>,
     subject: Template,
-    audience: Option<String>,
+    audience: Option<Audience>,
     recipient: Option<String>,
     lifetime: Duration,
     clock_skew: Duration,
@@ -132,7 +134,7 @@ fn issuer(settings: &mut Settings) -> Result<Issuer, SettingsError> {
     let issuer = Issuer {
         issuer: settings.take_text("issuer")?,
         subject,
-        audience: settings.take_text("audience")?,
+        audience: settings.take_text("audience")?.map(Audience::from),
         recipient: settings.take_text("recipient")?,
         lifetime,
         clock_skew: settings.take_duration("clock_skew")?.unwrap_or(CLOCK_SKEW),
@@ -193,7 +195,7 @@ impl Grant for Saml2Bearer {
             Source::Built(issuer) => issuer.assertion(context)?,
             Source::Call => {
                 let what = "the assertion that its call hands over in `Claviger-Assertion`";
-                let missing = GrantError::Missing { grant: "saml2_bearer", what };
+                let missing = GrantError::Missing { grant: NAME, what };
                 let xml = check::decode(context.call.assertion.as_ref().ok_or(missing)?.expose())?;
                 check::check(&xml, context.now)?;
                 xml
@@ -218,22 +220,20 @@ impl Grant for Saml2Bearer {
 
 impl Issuer {
     fn assertion(&self, context: &GrantContext<'_>) -> Result<Zeroizing<String>, GrantError> {
-        let fill = |what: &'static str, template: &Template| {
-            let value = template.render(context.subject, context.call);
-            value.map_err(|source| GrantError::Call { what, source })
-        };
-        let subject = fill("assertion.subject", &self.subject)?;
+        let subject = render("assertion.subject", &self.subject, context)?;
         let mut attributes = Vec::with_capacity(self.attributes.len());
         for (name, templates) in &self.attributes {
             let mut values = Vec::with_capacity(templates.len());
             for template in templates {
-                values.push(fill("assertion.attributes", template)?.expose().to_owned());
+                values.push(render("assertion.attributes", template, context)?.expose().to_owned());
             }
             attributes.push((name.clone(), values));
         }
         let (registration, id) = (context.registration, new_id(context.entropy));
-        let audience = self.audience.as_deref();
-        let audience = audience.or(registration.provider.quirks.assertion_audience.as_deref());
+        let audience = match &self.audience {
+            Some(audience) => audience.of(NAME, context)?,
+            None => Audience::usual(context),
+        };
         let values = Assertion {
             id: &id,
             now: context.now,
@@ -241,7 +241,7 @@ impl Issuer {
             subject: subject.expose(),
             name_id_format: &self.name_id_format,
             recipient: self.recipient.as_deref().unwrap_or(context.token_endpoint.as_str()),
-            audience: audience.unwrap_or(context.token_endpoint.as_str()),
+            audience,
             not_before: context.now.before(self.clock_skew),
             not_on_or_after: context.now.after(self.lifetime),
             authn_context: self.authn_context.as_deref(),
@@ -254,3 +254,6 @@ impl Issuer {
         Ok(signature::sign(&xml, &id, &self.keys.current())?)
     }
 }
+
+#[cfg(test)]
+mod tests;
