@@ -292,7 +292,6 @@ async fn the_strict_endpoint_takes_a_right_saml_assertion_and_names_each_wrong_c
         let mut wrong = right.clone();
         wrong["saml"][key] = value;
         server.expect(&wrong).await;
-        // A length that base64 would pad, so that the two encodings differ for sure.
         let error = ask(&server, &at(now())).await.expect_err(key);
         assert!(error.starts_with(&format!("{claim}: ")), "{key}: {error}");
     }
@@ -584,6 +583,27 @@ async fn an_assertion_of_somebody_else_is_sent_on_until_it_ends() {
     }
     let error = token_request(&*handed_over, &endpoint, now(), None).unwrap_err();
     assert!(matches!(error, GrantError::Missing { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assertion_that_has_ended_is_said_to_have_and_not_sent() {
+    let keys = TestKeys::get().await;
+    let (server, upstream) = (StrictAssertions::start(&json!({})).await, Upstream::start().await);
+    let theirs = grant("saml2_bearer", vec![("signing_key", secret(&keys.key("rsa")))]);
+    let before = now().before(Duration::from_secs(3600));
+    let xml = xml_of(&token_request(&*theirs, &server.saml_endpoint(), before, None).unwrap());
+    let mut config = gateway(&server.saml_endpoint(), "saml2_bearer", "", &upstream);
+    config.env.insert("TEST_ASSERTION".into(), STANDARD.encode(&xml));
+    config.secrets.push(STANDARD.encode(xml));
+    config.extend("profiles.calendar.assertion", "source = { env = \"TEST_ASSERTION\" }");
+    let gateway = config.start().await;
+    let answer = gateway.call("/calendar/events").await;
+    let status = answer.status;
+    assert!(matches!(status, 502 | 503), "{status}");
+    let problem = answer.expect_problem(status, "token_unavailable");
+    assert!(problem["detail"].as_str().unwrap().contains("ended at 20"), "{problem}");
+    assert_eq!(server.requests().await.len(), 0);
+    assert_eq!(upstream.calls(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
