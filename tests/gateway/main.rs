@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod assertions;
 mod authorize;
 mod callback;
 mod callers;
@@ -18,6 +19,7 @@ mod full_store;
 mod kill;
 mod lifecycle;
 mod panics;
+mod password;
 mod peers;
 mod people;
 mod refresh;

@@ -11,6 +11,7 @@ pub mod ports;
 pub mod raw_upstream;
 pub mod scene;
 pub mod scripted_as;
+pub mod strict_assertions;
 pub mod upstream;
 
 use std::future::Future;

@@ -9,6 +9,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::assertion::Audience;
 use super::{Grant, GrantContext, GrantError};
 use crate::protocol::jws::{Jwt, MacAlgorithm, Signer};
 use crate::protocol::secret::Secret;
@@ -17,7 +18,7 @@ use crate::protocol::template::{Placeholder, Template};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
 use crate::registration::signing_keys::SigningKeys;
-use claims::{Audience, Claim, Claims};
+use claims::{Claim, Claims};
 use service_account::ServiceAccount;
 
 pub(super) const NAME: &str = "jwt_bearer";

@@ -2,10 +2,13 @@
 //!
 //! To add a grant: one new file here, one `mod` line and one row in [`GRANTS`].
 
+mod assertion;
 pub mod authorization_code;
 pub mod client_credentials;
 pub mod jwt_bearer;
+pub mod password;
 pub mod refresh_token;
+pub mod saml2_bearer;
 pub mod token_exchange;
 
 use std::collections::BTreeMap;
@@ -18,6 +21,7 @@ use url::Url;
 use crate::clock::{Entropy, Timestamp};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
+use crate::protocol::saml::SamlError;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::signing_key::{KeyError, SigningKey};
@@ -88,6 +92,9 @@ pub enum GrantError {
     /// The call brings no assertion.
     #[error("the call has no assertion; send it as Claviger-Assertion")]
     NoAssertion,
+    /// The assertion is wrong.
+    #[error("the SAML assertion {0}")]
+    Saml(#[from] SamlError),
     /// Something the grant needs is not there.
     #[error("the {grant} grant lacks {what}")]
     Missing {
@@ -126,7 +133,8 @@ pub trait Grant: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Whether it needs an assertion that the caller hands over.
+    /// Whether the call itself hands over the assertion ([`CallContext::assertion`]). Its token is then
+    /// of whoever that assertion names: only calls with the same assertion may share it.
     fn needs_assertion(&self) -> bool {
         false
     }
@@ -153,6 +161,8 @@ pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
     GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
+    GrantRow { name: password::NAME, build: password::build },
+    GrantRow { name: saml2_bearer::NAME, build: saml2_bearer::build },
     GrantRow { name: "token_exchange", build: token_exchange::build },
 ];
 

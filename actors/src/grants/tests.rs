@@ -6,11 +6,11 @@ use crate::protocol::token::RefreshToken;
 use crate::registration::settings::Setting;
 use crate::testing::profiles;
 
-fn params(request: &TokenRequest) -> Vec<(&str, &str)> {
+pub(super) fn params(request: &TokenRequest) -> Vec<(&str, &str)> {
     request.params.iter().map(|(name, value)| (name.as_str(), value.expose())).collect()
 }
 
-fn with_context<T>(use_it: impl FnOnce(GrantContext<'_>) -> T) -> T {
+pub(super) fn with_context<T>(use_it: impl FnOnce(GrantContext<'_>) -> T) -> T {
     let registration = profiles::registration("acme");
     let subject = Subject::new("alice").unwrap();
     use_it(GrantContext {

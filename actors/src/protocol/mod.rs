@@ -18,6 +18,7 @@ pub mod metadata;
 pub mod pkce;
 pub mod printable;
 pub mod pushed_request;
+pub mod saml;
 pub mod scope;
 pub mod secret;
 pub mod signing_key;

@@ -148,11 +148,12 @@ impl CallContext {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    Literal(String),
+    /// May be part of a password.
+    Literal(Secret),
     Value(Placeholder),
 }
 
-/// A text with placeholders.
+/// A text with placeholders. Its own text is not printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -176,16 +177,21 @@ impl Template {
             let end = rest.find('}').filter(|_| brace == "{").ok_or(TemplateError::Brace)?;
             let placeholder = placeholder(&rest[..end])?;
             if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
+                parts.push(Part::Literal(std::mem::take(&mut literal).into()));
             }
             parts.push(Part::Value(placeholder));
             rest = &rest[end + 1..];
         }
         literal.push_str(rest);
         if !literal.is_empty() {
-            parts.push(Part::Literal(literal));
+            parts.push(Part::Literal(literal.into()));
         }
         Ok(Self(parts))
+    }
+
+    /// A text that has no placeholders, whatever is in it.
+    pub fn literal(text: Secret) -> Self {
+        Self(vec![Part::Literal(text)])
     }
 
     /// Whether it is empty, whatever the call.
@@ -209,7 +215,7 @@ impl Template {
         let mut pieces = Vec::with_capacity(self.0.len());
         for part in &self.0 {
             pieces.push(match part {
-                Part::Literal(text) => Secret::from(text.as_str()),
+                Part::Literal(text) => text.clone(),
                 Part::Value(placeholder) => call
                     .value(placeholder, subject)
                     .ok_or_else(|| TemplateError::Missing(placeholder.clone()))?,
@@ -292,6 +298,17 @@ mod tests {
             assert!(matches!(Template::parse(text), Err(TemplateError::Credential(_))), "{text}");
         }
         assert!(matches!(Template::parse("{header.a b}"), Err(TemplateError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_literal_is_not_read_and_not_printed() {
+        let template = Template::literal("p{ss}word".into());
+        let text = template.render(&alice(), &CallContext::default()).unwrap();
+        assert_eq!(text.expose(), "p{ss}word");
+        assert_eq!(template.placeholders().count(), 0);
+        let parsed = Template::parse("planted{subject}").unwrap();
+        assert!(!format!("{template:?}{parsed:?}").contains("p{ss}word"));
+        assert!(!format!("{parsed:?}").contains("planted"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::credential::CredentialDigest;
 use crate::protocol::secret::{Secret, SecretBytes};
+use crate::protocol::template::Template;
 
 const NOT_A_SECRET: &str = "must be a secret: a string, { env = \"NAME\" } or { file = \"path\" }";
 
@@ -174,6 +175,45 @@ impl Settings {
             None => Ok(None),
             Some(Setting::Value(serde_json::Value::String(text))) => Ok(Some(text)),
             Some(_) => Err(self.error(key, "must be a string")),
+        }
+    }
+
+    /// Takes the text with placeholders at `key`, if given. What comes from the environment or from a
+    /// file has none: it is taken as it stands.
+    pub fn take_template(&mut self, key: &str) -> Result<Option<Template>, SettingsError> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(setting) => self.template(key, setting).map(Some),
+        }
+    }
+
+    /// Takes the table at `key`, if given: names, and one text with placeholders or several for each.
+    pub fn take_templates(&mut self, key: &str) -> Result<Vec<(String, Vec<Template>)>, SettingsError> {
+        let table = match self.take(key) {
+            None => return Ok(Vec::new()),
+            Some(Setting::Table(table)) => table.given,
+            Some(_) => return Err(self.error(key, "must be a table")),
+        };
+        let read = |(name, setting): (String, Setting)| {
+            let key = format!("{key}.{name}");
+            let values = match setting {
+                Setting::List(items) => {
+                    items.into_iter().map(|item| self.template(&key, item)).collect::<Result<_, _>>()?
+                }
+                one => vec![self.template(&key, one)?],
+            };
+            Ok((name, values))
+        };
+        table.into_iter().map(read).collect()
+    }
+
+    fn template(&self, key: &str, setting: Setting) -> Result<Template, SettingsError> {
+        match setting {
+            Setting::Secret(secret) => Ok(Template::literal(secret)),
+            Setting::Value(serde_json::Value::String(text)) => {
+                Template::parse(&text).map_err(|error| self.error(key, &error.to_string()))
+            }
+            _ => Err(self.error(key, "must be a string")),
         }
     }
 

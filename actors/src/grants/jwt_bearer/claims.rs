@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{NAME, error, template};
+use crate::grants::assertion::{Audience, render};
 use crate::grants::{GrantContext, GrantError};
 use crate::protocol::jws::{numeric_date, unique_id};
 use crate::protocol::template::{Placeholder, Template};
@@ -26,26 +27,6 @@ pub(super) struct Claims {
     pub(super) scope_claim: bool,
     /// Claims that are added, or win.
     pub(super) further: BTreeMap<String, Claim>,
-}
-
-/// Whom an assertion is for.
-#[derive(Debug)]
-pub(super) enum Audience {
-    /// The authorization server's issuer identifier.
-    Issuer,
-    /// Its token endpoint.
-    TokenEndpoint,
-    Fixed(String),
-}
-
-impl From<String> for Audience {
-    fn from(text: String) -> Self {
-        match text.as_str() {
-            "issuer" => Self::Issuer,
-            "token_endpoint" => Self::TokenEndpoint,
-            _ => Self::Fixed(text),
-        }
-    }
 }
 
 /// What a configured claim does.
@@ -99,7 +80,7 @@ impl ClaimValue {
 
     fn render(&self, context: &GrantContext<'_>) -> Result<Value, GrantError> {
         Ok(match self {
-            Self::Text(template) => render("assertion.claims", template, context)?.into(),
+            Self::Text(template) => render("assertion.claims", template, context)?.expose().into(),
             Self::List(items) => items.iter().map(|item| item.render(context)).collect::<Result<_, _>>()?,
             Self::Object(members) => {
                 let member = |(name, value): &(String, Self)| Ok((name.clone(), value.render(context)?));
@@ -136,7 +117,7 @@ impl Claims {
         let issuer = self.issuer.as_deref().unwrap_or(context.client_id);
         claims.insert("iss".into(), issuer.into());
         if let Some(subject) = &self.subject {
-            claims.insert("sub".into(), render("assertion.subject", subject, context)?.into());
+            claims.insert("sub".into(), render("assertion.subject", subject, context)?.expose().into());
         }
         claims.insert("aud".into(), self.audience(context)?);
         claims.insert("iat".into(), numeric_date(context.now));
@@ -159,30 +140,11 @@ impl Claims {
 
     /// A text if there is one: many servers read no list.
     fn audience(&self, context: &GrantContext<'_>) -> Result<Value, GrantError> {
-        let endpoint = context.token_endpoint.as_str();
-        let text = |audience: &Audience| match audience {
-            Audience::Issuer => {
-                let missing =
-                    GrantError::Missing { grant: NAME, what: "the provider's issuer for `audience`" };
-                context.issuer.map(str::to_owned).ok_or(missing)
-            }
-            Audience::TokenEndpoint => Ok(endpoint.to_owned()),
-            Audience::Fixed(text) => Ok(text.clone()),
-        };
+        let text = |audience: &Audience| audience.of(NAME, context).map(Value::from);
         match self.audience.as_slice() {
-            [] => {
-                let provider = context.registration.provider.quirks.assertion_audience.as_deref();
-                Ok(provider.unwrap_or(endpoint).into())
-            }
-            [one] => text(one).map(Value::from),
+            [] => Ok(Audience::usual(context).into()),
+            [one] => text(one),
             several => several.iter().map(text).collect::<Result<Vec<_>, _>>().map(Value::from),
         }
-    }
-}
-
-fn render(what: &'static str, template: &Template, context: &GrantContext<'_>) -> Result<String, GrantError> {
-    match template.render(context.subject, context.call) {
-        Ok(text) => Ok(text.expose().to_owned()),
-        Err(source) => Err(GrantError::Call { what, source }),
     }
 }

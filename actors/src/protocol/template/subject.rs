@@ -71,7 +71,7 @@ impl SubjectTemplate {
         if count > 1 {
             for part in &template.0 {
                 if let Part::Literal(literal) = part {
-                    reserved.extend(literal.chars());
+                    reserved.extend(literal.expose().chars());
                 }
             }
             if !reserved.insert('%') {
@@ -99,7 +99,7 @@ impl SubjectTemplate {
         let mut name = String::new();
         for part in &self.template.0 {
             match part {
-                Part::Literal(text) => name.push_str(text),
+                Part::Literal(text) => name.push_str(text.expose()),
                 Part::Value(placeholder) => {
                     // `{subject}` is never among them.
                     let value = call.value(placeholder, &Subject::shared());
