@@ -87,6 +87,7 @@ const provider = new Provider(issuer, {
     Interaction: 3600,
     Session: 86400,
   },
+  ...(config.detailTypes && { clientDefaults: { authorization_details_types: config.detailTypes } }),
   ...config.options,
 });
 
