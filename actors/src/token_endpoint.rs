@@ -14,6 +14,7 @@ use crate::client_auth::ClientAuthContext;
 use crate::clock::{Clock, Entropy};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::Profile;
+use crate::protocol::device_authorization::DeviceAnswer;
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
 use crate::protocol::token_error::{CodeMeaning, TokenAnswerError};
@@ -55,26 +56,20 @@ impl TokenEndpoint {
 
     /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
     /// are never followed, and nothing is tried again here but with the client's next credential.
-    pub async fn request(
-        &self,
-        to: Addressee<'_>,
-        mut request: TokenRequest,
-    ) -> Result<TokenResponse, Failure> {
-        let registration = &to.profile.registration;
-        if request.get("resource").is_none() {
-            let resources = &registration.authorization.resources;
-            resources.iter().for_each(|resource| request.add_resource(resource));
-        }
-        for (name, value) in &registration.token_params {
-            // Neither the grant's own parameters nor the proof of the client can be overridden.
-            if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
-                request.param(name, value.as_str());
-            }
-        }
-        let read = |answer: &IncomingResponse| {
-            parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())
-        };
-        self.ask(to, request, read).await
+    pub async fn request(&self, to: Addressee<'_>, request: TokenRequest) -> Result<TokenResponse, Failure> {
+        let read = |answer: &IncomingResponse| self.read_token(answer);
+        self.ask(to, completed(to.profile, request), read).await
+    }
+
+    /// As [`request`](Self::request), with a device code whose person may not have decided yet
+    /// (RFC 8628 section 3.5).
+    pub async fn poll(&self, to: Addressee<'_>, request: TokenRequest) -> Result<DeviceAnswer, Failure> {
+        let read = |answer: &IncomingResponse| DeviceAnswer::of(self.read_token(answer));
+        self.ask(to, completed(to.profile, request), read).await
+    }
+
+    fn read_token(&self, answer: &IncomingResponse) -> Result<TokenResponse, TokenAnswerError> {
+        parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())
     }
 
     /// Revokes `token` (RFC 7009); `hint` is `refresh_token` or `access_token`. A token that the
@@ -152,6 +147,22 @@ impl TokenEndpoint {
         let response = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
         Ok(Answer { response, sent })
     }
+}
+
+/// The request with the profile's own parameters.
+fn completed(profile: &Profile, mut request: TokenRequest) -> TokenRequest {
+    let registration = &profile.registration;
+    if request.get("resource").is_none() {
+        let resources = &registration.authorization.resources;
+        resources.iter().for_each(|resource| request.add_resource(resource));
+    }
+    for (name, value) in &registration.token_params {
+        // Neither the grant's own parameters nor the proof of the client can be overridden.
+        if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
+            request.param(name, value.as_str());
+        }
+    }
+    request
 }
 
 /// What a server must not get to repeat in our errors: every value sent, but for the public ones.

@@ -86,11 +86,12 @@ impl Profiles<'_> {
         let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 
+        let device = grant.as_ref().is_some_and(|grant| grant.uses_device());
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
-        let provider = self
-            .provider(file, faults)
-            .filter(|provider| enough(provider, person, identity, provider_place(file), faults));
+        let provider = self.provider(file, faults).filter(|provider| {
+            enough(provider, Needs { person, device, identity }, provider_place(file), faults)
+        });
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
@@ -142,24 +143,31 @@ impl Profiles<'_> {
     }
 }
 
-/// Whether a provider has what a profile needs of it.
-fn enough(
-    provider: &ProviderDetails,
+/// What a profile needs of its provider.
+struct Needs {
+    /// A person consents.
     person: bool,
+    /// On another device.
+    device: bool,
+    /// ID tokens come.
     identity: bool,
-    place: &Place,
-    faults: &mut Faults,
-) -> bool {
+}
+
+/// Whether a provider has what a profile needs of it.
+fn enough(provider: &ProviderDetails, needs: Needs, place: &Place, faults: &mut Faults) -> bool {
+    let Needs { person, device, identity } = needs;
     let name = &provider.name;
     if provider.issuer.is_some() {
         return true;
     }
-    if person && provider.endpoints.authorization_endpoint.is_none() {
+    let (endpoint, key) = match device {
+        true => (&provider.endpoints.device_authorization_endpoint, "device_authorization_endpoint"),
+        false => (&provider.endpoints.authorization_endpoint, "authorization_endpoint"),
+    };
+    if person && endpoint.is_none() {
         faults.push(
             place,
-            format!(
-                "provider `{name}` has neither `authorization_endpoint` nor `issuer`, and the grant needs one"
-            ),
+            format!("provider `{name}` has neither `{key}` nor `issuer`, and the grant needs one"),
         );
         return false;
     }

@@ -11,6 +11,7 @@ mod authorize;
 mod callback;
 mod config;
 mod consent;
+mod device;
 mod failures;
 mod full_store;
 mod kill;

@@ -4,6 +4,7 @@
 
 pub mod authorization_code;
 pub mod client_credentials;
+pub mod device_code;
 pub mod refresh_token;
 
 use std::collections::BTreeMap;
@@ -45,15 +46,16 @@ pub struct GrantContext<'a> {
     pub entropy: &'a dyn Entropy,
 }
 
-/// What an authorization response brought, and what its flow remembered (RFC 6749 section 4.1.3).
+/// What a person's consent brought, and what its flow remembered (RFC 6749 section 4.1.3, RFC 8628
+/// section 3.4).
 #[derive(Clone, Debug)]
 pub struct Redemption {
-    /// The authorization code; sent at most once.
+    /// The authorization code, sent at most once, or the device code.
     pub code: Secret,
     /// The verifier of the challenge that was sent (RFC 7636 section 4.5).
     pub code_verifier: Option<CodeVerifier>,
-    /// Byte for byte the one of the authorization request.
-    pub redirect_uri: Url,
+    /// Byte for byte the one of the authorization request; there is none on a device.
+    pub redirect_uri: Option<Url>,
     /// What was asked for.
     pub scopes: ScopeSet,
     /// When it was asked for: no login may lie further back than `max_age` before that.
@@ -92,6 +94,11 @@ pub trait Grant: Send + Sync + fmt::Debug {
     /// Whether a person consents in a browser before the first token request.
     fn needs_person(&self) -> bool;
 
+    /// Whether that person consents on another device (RFC 8628), and no browser comes back.
+    fn uses_device(&self) -> bool {
+        false
+    }
+
     /// What the grant needs to know of a call, beyond its subject.
     fn placeholders(&self) -> Vec<Placeholder> {
         Vec::new()
@@ -113,6 +120,7 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: device_code::NAME, build: device_code::build },
 ];
 
 /// The row of the grant `name`.

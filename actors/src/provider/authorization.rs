@@ -3,6 +3,7 @@
 
 use super::context::ProviderContext;
 use super::error::TokenError;
+use super::grant_request::before_any_grant;
 use super::messages::AuthorizationTarget;
 use crate::authorization_server::ResolvedMetadata;
 use crate::connection::{Failure, FailureClass, Reason};
@@ -70,10 +71,9 @@ async fn push(
     let read = |answer: &IncomingResponse| {
         parse_pushed_answer(answer.status, &answer.headers, &answer.body, context.now())
     };
-    context.token_endpoint.ask(to, request, read).await.map_err(|failure| match failure.class {
-        // No grant is at stake yet.
-        FailureClass::GrantDead => refused(failure.detail),
-        _ => Failure { detail: format!("pushed authorization request: {}", failure.detail), ..failure },
+    context.token_endpoint.ask(to, request, read).await.map_err(|failure| {
+        let failure = before_any_grant(failure);
+        Failure { detail: format!("pushed authorization request: {}", failure.detail), ..failure }
     })
 }
 

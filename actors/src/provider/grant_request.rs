@@ -155,11 +155,11 @@ async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Fai
 }
 
 /// What the profile's own grant is to bring.
-struct GrantAsk<'a> {
-    subject: &'a Subject,
-    call: &'a CallContext,
-    scopes: &'a ScopeSet,
-    redemption: Option<&'a Redemption>,
+pub(super) struct GrantAsk<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) call: &'a CallContext,
+    pub(super) scopes: &'a ScopeSet,
+    pub(super) redemption: Option<&'a Redemption>,
 }
 
 /// Where no person is asked, the token request itself has the details (RFC 9396 section 6).
@@ -177,7 +177,7 @@ fn add_details(
 }
 
 /// The profile's own grant as a request.
-fn grant(
+pub(super) fn grant(
     context: &ProviderContext,
     metadata: &ResolvedMetadata,
     GrantAsk { subject, call, scopes, redemption }: GrantAsk<'_>,
@@ -268,6 +268,16 @@ async fn checked(
         Ok(claims) => Ok(claims),
         Err(VerifyError::Keys(failure)) => Err(failure),
         Err(VerifyError::Token(error)) => Err(bad_id_token(error.to_string())),
+    }
+}
+
+/// What a refusal means while no grant is at stake yet.
+pub(super) fn before_any_grant(failure: Failure) -> Failure {
+    match failure.class {
+        FailureClass::GrantDead => {
+            Failure { class: FailureClass::ClientMisconfigured, reason: Reason::RequestRefused, ..failure }
+        }
+        _ => failure,
     }
 }
 
