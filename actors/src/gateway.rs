@@ -26,6 +26,7 @@ use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::provider::actor::ProviderActor;
@@ -211,6 +212,17 @@ impl GatewayHandle {
     /// All profiles, in order of their names.
     pub fn profiles(&self) -> Vec<Arc<Profile>> {
         self.0.providers.values().map(|provider| provider.context.profile.clone()).collect()
+    }
+
+    /// The public keys that profiles sign with, each once, in the order of the profiles (RFC 7517).
+    pub fn published_keys(&self) -> Vec<serde_json::Value> {
+        let mut keys: Vec<SigningKey> = Vec::new();
+        for key in self.0.providers.values().flat_map(|provider| provider.context.profile.signing_keys()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys.iter().map(SigningKey::public_jwk).collect()
     }
 
     /// The current moment.

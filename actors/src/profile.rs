@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::client_auth::ClientAuthentication;
 use crate::connection::OriginSet;
 use crate::grants::Grant;
+use crate::protocol::signing_key::SigningKey;
 use crate::registration::ClientRegistration;
 
 /// Everything a `ProviderActor` needs to know of its profile.
@@ -22,4 +23,11 @@ pub struct Profile {
     pub client_auth_name: &'static str,
     /// The origins of all routes that use this profile: what a new token set is bound to.
     pub origins: OriginSet,
+}
+
+impl Profile {
+    /// The keys that this profile signs with, of its client authentication and its grant.
+    pub fn signing_keys(&self) -> impl Iterator<Item = SigningKey> {
+        self.client_auth.signing_keys().into_iter().chain(self.grant.signing_keys())
+    }
 }

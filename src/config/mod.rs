@@ -30,6 +30,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use claviger_actors::clock::{Clock as _, SystemClock};
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::proxy::route::RoutingTable;
@@ -157,6 +158,8 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     }
     .check(profile_files, faults);
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
+    let mut warnings = warnings::warnings(file, secrets.environment);
+    warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -165,6 +168,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         profiles,
         callers,
         routing,
-        warnings: warnings::warnings(file, secrets.environment),
+        warnings,
     })
 }

@@ -73,7 +73,6 @@ impl Profiles<'_> {
 
     fn profile(&self, name: &str, file: &ProfileFile, faults: &mut Faults) -> Option<Profile> {
         let id = faults.note(&file.at, ProfileId::new(name));
-        let client_id = client_id(file, faults);
         let scopes = match &file.scopes {
             Some(scopes) => faults.note(&scopes.at, ScopeSet::from_tokens(scopes.value.iter().cloned())),
             None => Some(ScopeSet::default()),
@@ -85,6 +84,10 @@ impl Profiles<'_> {
         let client_auth = extension.build(auth_row.map(|row| row.build));
         let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
+        // Who vouches with an assertion need not be a registered client (RFC 7521 section 4.1).
+        let nameless = auth_row.is_some_and(|row| row.name == "none")
+            && grant.as_ref().is_none_or(|grant| !grant.needs_client_id());
+        let client_id = client_id(file, nameless, faults);
 
         let device = grant.as_ref().is_some_and(|grant| grant.uses_device());
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
@@ -182,7 +185,7 @@ fn provider_place(file: &ProfileFile) -> &Place {
     file.provider.as_ref().map_or(&file.at, |name| &name.at)
 }
 
-fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
+fn client_id(file: &ProfileFile, nameless: bool, faults: &mut Faults) -> Option<String> {
     match &file.client_id {
         // RFC 6749 appendix A.1.
         Some(id) if id.value.is_empty() || !id.value.bytes().all(|b| (0x20..=0x7e).contains(&b)) => {
@@ -190,6 +193,7 @@ fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
             None
         }
         Some(id) => Some(id.value.clone()),
+        None if nameless => Some(String::new()),
         None => {
             faults.missing(&file.at.join("client_id"), "the provider gave it when the client was registered");
             None

@@ -9,6 +9,7 @@ mod support;
 mod admin;
 mod authorize;
 mod callback;
+mod client_auth;
 mod config;
 mod consent;
 mod device;

@@ -5,6 +5,7 @@
 pub mod authorization_code;
 pub mod client_credentials;
 pub mod device_code;
+pub mod jwt_bearer;
 pub mod refresh_token;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::{KeyError, SigningKey};
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
@@ -87,6 +89,14 @@ pub enum GrantError {
         /// What it lacks.
         what: &'static str,
     },
+    /// An assertion could not be signed.
+    #[error("the {grant} grant cannot sign: {source}")]
+    Signing {
+        /// The grant.
+        grant: &'static str,
+        /// Why not.
+        source: KeyError,
+    },
 }
 
 /// A way to turn what we hold into a token request.
@@ -99,8 +109,18 @@ pub trait Grant: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether it names the client by its identifier, whatever the client authentication.
+    fn needs_client_id(&self) -> bool {
+        true
+    }
+
     /// What the grant needs to know of a call, beyond its subject.
     fn placeholders(&self) -> Vec<Placeholder> {
+        Vec::new()
+    }
+
+    /// The keys it signs with, the current one first: their public halves are published.
+    fn signing_keys(&self) -> Vec<SigningKey> {
         Vec::new()
     }
 
@@ -121,6 +141,7 @@ pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
     GrantRow { name: device_code::NAME, build: device_code::build },
+    GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
 ];
 
 /// The row of the grant `name`.
