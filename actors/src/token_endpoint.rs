@@ -11,14 +11,15 @@ use url::Url;
 
 use crate::authorization_server::ResolvedMetadata;
 use crate::client_auth::ClientAuthContext;
-use crate::clock::{Clock, Entropy};
+use crate::clock::{Clock, Entropy, Timestamp};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::Profile;
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
-use crate::protocol::token_error::{CodeMeaning, TokenAnswerError};
+use crate::protocol::token_error::{CodeMeaning, TokenAnswerError, retry_after};
 use crate::protocol::token_request::{CLIENT_AUTH_PARAMS, TokenRequest};
 use crate::protocol::token_response::{MAX_ANSWER, TokenResponse, parse_token_answer};
+use crate::registration::outbound::RetryStatuses;
 use crate::transport::{IncomingResponse, OutgoingRequest, Transport, TransportError};
 
 /// Sends requests in the name of one profile's client.
@@ -105,7 +106,10 @@ impl TokenEndpoint {
             let credential = (first + turn) % count;
             let Answer { response, sent } = self.send(to, request.clone(), credential).await?;
             turn += 1;
-            match read(&response) {
+            let statuses = &to.profile.registration.provider.outbound.retry_statuses;
+            let read =
+                read(&response).map_err(|fault| by_status(fault, &response, statuses, self.clock.now()));
+            match read {
                 Ok(answer) => {
                     self.credential.store(credential, Ordering::Relaxed);
                     return Ok(answer);
@@ -146,6 +150,29 @@ impl TokenEndpoint {
         let outgoing = request.into_outgoing(to.endpoint.clone(), deadline, MAX_ANSWER);
         let response = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
         Ok(Answer { response, sent })
+    }
+}
+
+/// What the answer's status means to this provider's operator: trouble that passes, or a refusal.
+fn by_status(
+    fault: TokenAnswerError,
+    response: &IncomingResponse,
+    statuses: &RetryStatuses,
+    now: Timestamp,
+) -> TokenAnswerError {
+    let status = response.status.as_u16();
+    if status < 400 {
+        return fault;
+    }
+    match (statuses.contains(status), fault) {
+        (true, TokenAnswerError::Refused { .. }) => {
+            TokenAnswerError::ServerError { status, retry_after: retry_after(&response.headers, now) }
+        }
+        // The body of a failing server is not believed: no grant ends on its word.
+        (false, TokenAnswerError::ServerError { .. } | TokenAnswerError::Throttled { .. }) => {
+            TokenAnswerError::Refused { code: String::new(), description: None, status }
+        }
+        (_, fault) => fault,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Checks `[profiles]`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow};
+use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow, ClientAuthentication};
 use claviger_actors::connection::OriginSet;
 use claviger_actors::grants::{self, GRANTS, GrantRow};
 use claviger_actors::profile::Profile;
@@ -18,9 +19,10 @@ use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
 use super::file::ProfileFile;
-use super::providers;
 use super::reader::{Located, Parameter};
 use super::secret_source::Secrets;
+use super::tls::Tls;
+use super::{outbound, providers};
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
 const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -60,6 +62,8 @@ pub(super) struct Profiles<'a> {
     pub(super) redirect_uri: Option<&'a Url>,
     /// Where secrets come from.
     pub(super) secrets: &'a Secrets<'a>,
+    /// Where certificates come from.
+    pub(super) tls: &'a Tls<'a>,
 }
 
 impl Profiles<'_> {
@@ -84,9 +88,11 @@ impl Profiles<'_> {
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
-        let provider = self
+        check_certificate(file, client_auth.as_ref().zip(auth_row), faults);
+        let (provider, retry) = self
             .provider(file, faults)
-            .filter(|provider| enough(provider, person, identity, provider_place(file), faults));
+            .filter(|(provider, _)| enough(provider, person, identity, provider_place(file), faults))
+            .unzip();
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
@@ -109,7 +115,7 @@ impl Profiles<'_> {
                 id_token_signing_alg,
                 default_token_lifetime,
                 refresh: RefreshPolicy::default(),
-                retry: RetryPolicy::default(),
+                retry: retry?,
             },
             grant: grant?,
             grant_name: grant_row?.name,
@@ -119,7 +125,7 @@ impl Profiles<'_> {
         })
     }
 
-    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<ProviderDetails> {
+    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<(ProviderDetails, RetryPolicy)> {
         let Some(name) = &file.provider else {
             faults.missing(&file.at.join("provider"), "it names a provider");
             return None;
@@ -131,8 +137,29 @@ impl Profiles<'_> {
         }
         // Its own faults are noted once, where the providers are checked.
         let mut noted = Faults::default();
-        self.providers
-            .with(&name.value, &mut noted, |file, faults| providers::provider(&name.value, file, faults))
+        self.providers.with(&name.value, &mut noted, |provider, noted| {
+            let outbound = outbound::of_profile(provider, file, self.secrets, self.tls, faults);
+            let details = providers::provider(&name.value, provider, noted)?;
+            Some((ProviderDetails { outbound: outbound?, ..details }, outbound::retry(provider)))
+        })
+    }
+}
+
+/// Whether there is a client certificate where one is needed (RFC 8705 sections 2 and 3).
+fn check_certificate(
+    file: &ProfileFile,
+    auth: Option<(&Arc<dyn ClientAuthentication>, &ClientAuthRow)>,
+    faults: &mut Faults,
+) {
+    if file.tls.is_some() {
+        return;
+    }
+    let what = "`tls = { cert = \"client.pem\", key = \"client.key\" }`";
+    if let Some((_, row)) = auth.filter(|(method, _)| method.needs_certificate()) {
+        let needed = format!("client_auth = \"{}\" needs {what}", row.name);
+        faults.missing(&file.at.join("tls"), needed);
+    } else if let Some(bound) = file.certificate_bound_tokens.as_ref().filter(|bound| bound.value) {
+        faults.push(&bound.at, format!("needs the certificate that they are bound to: {what}"));
     }
 }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod faults;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -137,6 +138,9 @@ fn the_tour_shows_every_key() {
         file::CallerFile::KEYS,
         file::BasicFile::KEYS,
         file::RouteFile::KEYS,
+        file::ProviderTlsFile::KEYS,
+        file::ClientTlsFile::KEYS,
+        file::RouteTlsFile::KEYS,
     ];
     for key in tables.concat() {
         let shown = tour.contains(&format!("{key} = ")) || tour.contains(&format!(".{key}"));

@@ -206,6 +206,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
             port: upstream.port(),
             serialized: Arc::from(format!("http://{upstream}")),
         }),
+        tls: None,
         upstream_path: "/v1".to_owned(),
         profile: ProfileId::new("p").unwrap(),
         subject: SubjectSource::Caller,

@@ -6,6 +6,7 @@
 pub mod client_secret_basic;
 pub mod client_secret_post;
 pub mod none;
+pub mod tls_client_auth;
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,6 +56,11 @@ pub trait ClientAuthentication: Send + Sync + fmt::Debug {
         1
     }
 
+    /// Whether the proof is a certificate that the connection shows (RFC 8705).
+    fn needs_certificate(&self) -> bool {
+        false
+    }
+
     /// Adds the proof to `request`. Called anew for every attempt.
     fn authenticate(
         &self,
@@ -76,6 +82,8 @@ pub static CLIENT_AUTH_METHODS: &[ClientAuthRow] = &[
     ClientAuthRow { name: client_secret_basic::NAME, build: client_secret_basic::build },
     ClientAuthRow { name: client_secret_post::NAME, build: client_secret_post::build },
     ClientAuthRow { name: none::NAME, build: none::build },
+    ClientAuthRow { name: tls_client_auth::PKI, build: tls_client_auth::build },
+    ClientAuthRow { name: tls_client_auth::SELF_SIGNED, build: tls_client_auth::build },
 ];
 
 /// The row of the method `name`.

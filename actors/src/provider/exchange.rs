@@ -24,9 +24,6 @@ use crate::protocol::token::{Expiry, ExpiryBasis, RefreshToken, TokenFingerprint
 use crate::store::{Expected, Revision, StoreError};
 use crate::token_store::messages::StoredConnection;
 
-/// Token requests within one flight while callers wait.
-const ATTEMPTS: u32 = 3;
-
 /// Races lost to other writers before we give up.
 const RACES: u32 = 8;
 
@@ -60,8 +57,9 @@ pub(super) async fn run(context: Arc<ProviderContext>, subject: Subject, want: W
             Setback::Final(error) => break Err(error),
             Setback::Passing { error, delay } => {
                 attempts += 1;
-                let patience = context.profile.registration.retry.patience;
-                if attempts >= ATTEMPTS || delay > patience || matches!(want, Want::Ahead { .. }) {
+                let retry = &context.profile.registration.retry;
+                let give_up = attempts >= retry.attempts || delay > retry.patience;
+                if give_up || matches!(want, Want::Ahead { .. }) {
                     break Err(error);
                 }
                 tokio::time::sleep(delay).await;

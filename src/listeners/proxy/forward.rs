@@ -95,6 +95,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
         let route = &self.call.route;
         let exchange = Exchange {
             origin: &route.origin,
+            tls: route.tls.as_ref(),
             body: &self.body,
             idempotent: self.method.is_idempotent(),
             timeout: route.timeout,
