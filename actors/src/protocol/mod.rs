@@ -13,6 +13,7 @@ pub mod pkce;
 pub mod printable;
 pub mod scope;
 pub mod secret;
+pub mod signing_key;
 pub mod state;
 pub mod strict_json;
 pub mod template;

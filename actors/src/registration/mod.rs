@@ -5,6 +5,7 @@ pub mod policy;
 mod provider;
 pub mod quirks;
 pub mod settings;
+pub mod signing_keys;
 
 use std::time::Duration;
 

@@ -39,6 +39,13 @@ impl Setting {
         }
     }
 
+    fn into_bytes(self) -> Option<SecretBytes> {
+        match self {
+            Self::Binary(bytes) => Some(bytes),
+            other => other.into_secret().map(|secret| SecretBytes::new(secret.expose().as_bytes().to_vec())),
+        }
+    }
+
     fn into_secret(self) -> Option<Secret> {
         match self {
             Self::Secret(secret) => Some(secret),
@@ -99,14 +106,38 @@ impl Settings {
 
     /// Takes the bytes at `key`, if given: a text, or what a file holds.
     pub fn take_bytes(&mut self, key: &str) -> Result<Option<SecretBytes>, SettingsError> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Setting::Binary(bytes)) => Ok(Some(bytes)),
-            Some(setting) => {
-                let secret = setting.into_secret().ok_or_else(|| self.error(key, NOT_A_SECRET))?;
-                Ok(Some(SecretBytes::new(secret.expose().as_bytes().to_vec())))
+        let Some(setting) = self.take(key) else { return Ok(None) };
+        setting.into_bytes().map(Some).ok_or_else(|| self.error(key, NOT_A_SECRET))
+    }
+
+    /// Takes the bytes at `key`: one text or file, or an array of them. None are given if it is not
+    /// there.
+    pub fn take_several_bytes(&mut self, key: &str) -> Result<Vec<SecretBytes>, SettingsError> {
+        let bytes = match self.take(key) {
+            None => return Ok(Vec::new()),
+            Some(Setting::List(items)) => items.into_iter().map(Setting::into_bytes).collect(),
+            Some(one) => one.into_bytes().map(|one| vec![one]),
+        };
+        bytes.ok_or_else(|| self.error(key, "must be a secret, or an array of secrets"))
+    }
+
+    /// Takes the texts at `key`: one, or an array of them. None are given if it is not there.
+    pub fn take_texts(&mut self, key: &str) -> Result<Vec<String>, SettingsError> {
+        let texts = match self.take_value(key)? {
+            None => return Ok(Vec::new()),
+            Some(serde_json::Value::String(text)) => Some(vec![text]),
+            Some(serde_json::Value::Array(items)) => {
+                items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect()
             }
-        }
+            Some(_) => None,
+        };
+        texts.ok_or_else(|| self.error(key, "must be a string, or an array of strings"))
+    }
+
+    /// The secrets at `key`, as [`take_secrets`](Self::take_secrets), but left for the extension that
+    /// owns them.
+    pub fn peek_secrets(&self, key: &str) -> Result<Vec<Secret>, SettingsError> {
+        self.clone().take_secrets(key)
     }
 
     /// Takes the value at `key`, if given.
