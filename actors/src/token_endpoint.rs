@@ -14,8 +14,10 @@ use crate::client_auth::ClientAuthContext;
 use crate::clock::{Clock, Entropy, Timestamp};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::Profile;
+use crate::protocol::dpop::{self, DPOP, Nonces, Proof, wants_nonce};
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
+use crate::protocol::token::TokenType;
 use crate::protocol::token_error::{CodeMeaning, TokenAnswerError, retry_after};
 use crate::protocol::token_request::{CLIENT_AUTH_PARAMS, TokenRequest};
 use crate::protocol::token_response::{MAX_ANSWER, TokenResponse, parse_token_answer};
@@ -29,6 +31,8 @@ pub struct TokenEndpoint {
     entropy: Arc<dyn Entropy>,
     /// The credential that was taken last, counted from 0.
     credential: AtomicUsize,
+    /// The newest DPoP nonce of each server.
+    nonces: Nonces,
 }
 
 /// Where a request goes and in whose name.
@@ -51,7 +55,7 @@ struct Answer {
 impl TokenEndpoint {
     /// Sends through `transport`; `clock` reads a `Retry-After` that is a date.
     pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { transport, clock, entropy, credential: AtomicUsize::new(0) }
+        Self { transport, clock, entropy, credential: AtomicUsize::new(0), nonces: Nonces::default() }
     }
 
     /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
@@ -67,8 +71,10 @@ impl TokenEndpoint {
                 request.param(name, value.as_str());
             }
         }
+        let bound = request.dpop_key.is_some();
         let read = |answer: &IncomingResponse| {
-            parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())
+            let read = parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())?;
+            check_binding(&read, bound).map(|()| read)
         };
         self.ask(to, request, read).await
     }
@@ -101,10 +107,18 @@ impl TokenEndpoint {
     ) -> Result<T, Failure> {
         let count = to.profile.client_auth.credentials().max(1);
         let first = self.credential.load(Ordering::Relaxed);
-        let mut turn = 0;
+        let (mut turn, mut challenged) = (0, false);
         loop {
             let credential = (first + turn) % count;
             let Answer { response, sent } = self.send(to, request.clone(), credential).await?;
+            // RFC 9449 section 8: refused before anything was done with it, so even a code is still good.
+            if request.dpop_key.is_some()
+                && !challenged
+                && wants_nonce(response.status, &response.headers, &response.body)
+            {
+                challenged = true;
+                continue;
+            }
             turn += 1;
             let statuses = &to.profile.registration.provider.outbound.retry_statuses;
             let read =
@@ -145,12 +159,41 @@ impl TokenEndpoint {
             .client_auth
             .authenticate(&context, &mut request)
             .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
+        let prover = request.dpop_key.take().map(|key| (key, to.endpoint.origin().ascii_serialization()));
+        if let Some((key, origin)) = &prover {
+            let nonce = self.nonces.get(origin);
+            let url = dpop::htu(to.endpoint);
+            let proof = Proof { method: "POST", url, nonce: nonce.as_deref(), access_token: None };
+            let proof = key
+                .prove(proof, self.clock.now(), self.entropy.as_ref())
+                .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
+            request.headers.insert(DPOP, proof);
+        }
         let sent = secrets_of(&request);
         let deadline = registration.retry.request_timeout;
         let outgoing = request.into_outgoing(to.endpoint.clone(), deadline, MAX_ANSWER);
         let response = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
+        if let Some((_, origin)) = &prover {
+            self.nonces.remember(origin, &response.headers);
+        }
         Ok(Answer { response, sent })
     }
+}
+
+/// Whether the tokens are bound to the key that the request was proven with, if it was
+/// (RFC 9449 section 5). Taking a bearer token instead would be a downgrade that nobody asked for.
+fn check_binding(answer: &TokenResponse, bound: bool) -> Result<(), TokenAnswerError> {
+    let why = match (bound, answer.token_type) {
+        (true, TokenType::Dpop) | (false, TokenType::Bearer) => return Ok(()),
+        (true, TokenType::Bearer) => {
+            "has the token_type Bearer although DPoP was asked for, so the token is bound to no key; \
+             have the provider bind this client's tokens, or leave `dpop` out"
+        }
+        (false, TokenType::Dpop) => {
+            "has the token_type DPoP, which was not asked for; set `dpop = true` for it"
+        }
+    };
+    Err(TokenAnswerError::Malformed { why: why.to_owned() })
 }
 
 /// What the answer's status means to this provider's operator: trouble that passes, or a refusal.

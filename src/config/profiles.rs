@@ -112,6 +112,7 @@ impl Profiles<'_> {
                 authorize_params,
                 token_params,
                 pkce: pkce?,
+                dpop: None,
                 id_token_signing_alg,
                 default_token_lifetime,
                 refresh: RefreshPolicy::default(),

@@ -232,6 +232,7 @@ pub fn aged_connection(
     let now = SystemClock.now().before(Duration::from_secs(age));
     let tokens = TokenSet {
         access_token: AccessToken::new(token).unwrap(),
+        dpop_key: None,
         token_type: TokenType::Bearer,
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(lifetime)) },

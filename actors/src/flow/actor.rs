@@ -171,7 +171,7 @@ impl FlowActor {
                 return Err(FlowError::Invalid { why, connection: Some(connection) });
             };
             let code_verifier = code_verifier.map(CodeVerifier::from_secret);
-            let redemption = Redemption { code, code_verifier, redirect_uri };
+            let redemption = Redemption { code, code_verifier, redirect_uri, dpop_key: None };
             match provider.redeem(connection.subject.clone(), redemption, nonce).await {
                 Ok(()) => Ok(FlowOutcome { connection, return_to }),
                 Err(source) => Err(FlowError::Token { connection, source, return_to }),

@@ -13,6 +13,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::clock::{Entropy, Timestamp};
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::scope::ScopeSet;
@@ -53,6 +54,8 @@ pub struct Redemption {
     pub code_verifier: Option<CodeVerifier>,
     /// Byte for byte the one of the authorization request.
     pub redirect_uri: Url,
+    /// The key whose thumbprint was sent as `dpop_jkt` (RFC 9449 section 10).
+    pub dpop_key: Option<DpopKey>,
 }
 
 /// Why a grant cannot make a token request.

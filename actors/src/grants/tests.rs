@@ -52,6 +52,7 @@ fn a_code_is_redeemed_with_verifier_and_redirect_uri_as_written() {
         code: "SplxlOBeZQQYbYS6WxSbIA".into(),
         code_verifier: Some(CodeVerifier::from_secret("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into())),
         redirect_uri: "https://client.example.com/cb?x=%7e".parse().unwrap(),
+        dpop_key: None,
     };
     let request = with_context(|context| {
         built("authorization_code").token_request(&GrantContext { redemption: Some(&redemption), ..context })

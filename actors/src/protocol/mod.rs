@@ -5,6 +5,7 @@
 
 pub mod authorization_request;
 pub mod authorization_response;
+pub mod dpop;
 pub mod id_token;
 pub mod identifiers;
 pub mod jwk;

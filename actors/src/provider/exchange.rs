@@ -266,6 +266,10 @@ async fn exchange(
         _ => None,
     };
     let refresh_token = held.as_ref().and_then(|tokens| tokens.refresh_token.clone());
+    let dpop_key =
+        grant_request::dpop_key(context, held.as_ref().and_then(|tokens| tokens.dpop_key.as_ref()))
+            .map_err(|failure| Setback::Final(context.failure_error(subject, &failure, None)))?;
+    let dpop_key = dpop_key.as_ref();
     let spent = refresh_token.as_ref().map(RefreshToken::fingerprint);
     let journalled_at = context.now();
     let mark = InFlight {
@@ -284,15 +288,15 @@ async fn exchange(
 
     let mut before = held.as_ref();
     let mut answer = match &refresh_token {
-        Some(token) => grant_request::send(context, Ask::Refresh(token)).await,
-        None => grant_request::send(context, Ask::Obtain(subject, want.call())).await,
+        Some(token) => grant_request::send(context, Ask::Refresh(token), dpop_key).await,
+        None => grant_request::send(context, Ask::Obtain(subject, want.call()), dpop_key).await,
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);
     if dead(&answer) && !context.profile.grant.needs_person() {
         // A refresh token that is dead is no loss where the grant itself can be used again.
         if refresh_token.is_some() {
             before = None;
-            answer = grant_request::send(context, Ask::Obtain(subject, want.call())).await;
+            answer = grant_request::send(context, Ask::Obtain(subject, want.call()), dpop_key).await;
         }
         answer = answer.map_err(refused_for_good);
     }

@@ -11,6 +11,7 @@ use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::id_token::IdTokenChecks;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
@@ -26,6 +27,8 @@ pub(super) struct Granted {
     pub(super) response: TokenResponse,
     /// Taken as the beginning of the token's life: the provider counts from a later moment.
     pub(super) requested_at: Timestamp,
+    /// What the tokens are bound to.
+    pub(super) dpop_key: Option<DpopKey>,
 }
 
 impl Granted {
@@ -54,6 +57,7 @@ impl Granted {
             scope: response.scope.or_else(|| before.and_then(|old| old.scope.clone())),
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
+            dpop_key: self.dpop_key,
             extra: response.extra,
         }
     }
@@ -70,9 +74,13 @@ pub(super) enum Ask<'a> {
     Redeem(&'a Subject, &'a Redemption),
 }
 
-/// Sends one token request and reads its answer.
-pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
-    let answer = attempt(context, ask).await;
+/// Sends one token request, proven with `dpop_key` if there is one, and reads its answer.
+pub(super) async fn send(
+    context: &ProviderContext,
+    ask: Ask<'_>,
+    dpop_key: Option<&DpopKey>,
+) -> Result<Granted, Failure> {
+    let answer = attempt(context, ask, dpop_key).await;
     if let Err(failure) = &answer {
         context.counters.failures.fetch_add(1, Ordering::Relaxed);
         context.note_error(&failure.detail);
@@ -96,10 +104,34 @@ pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Gran
     answer
 }
 
-async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
+/// What the next tokens are bound to: what the ones `before` them are, since a refresh token goes with
+/// its key (RFC 9449 section 5), or a new key, if the profile wants one.
+pub(super) fn dpop_key(
+    context: &ProviderContext,
+    before: Option<&DpopKey>,
+) -> Result<Option<DpopKey>, Failure> {
+    let generate = |algorithm| {
+        DpopKey::generate(algorithm)
+            .map_err(|error| failure(FailureClass::Internal, Reason::InternalError, error.to_string()))
+    };
+    match (before, context.profile.registration.dpop) {
+        (Some(key), _) => Ok(Some(key.clone())),
+        (None, Some(algorithm)) => generate(algorithm).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+async fn attempt(
+    context: &ProviderContext,
+    ask: Ask<'_>,
+    dpop_key: Option<&DpopKey>,
+) -> Result<Granted, Failure> {
     let metadata = context.discovery.metadata().await?;
+    if let Some(key) = dpop_key {
+        metadata.check_dpop(key.algorithm())?;
+    }
     let token_endpoint = metadata.token_endpoint()?;
-    let (request, endpoint) = match ask {
+    let (mut request, endpoint) = match ask {
         Ask::Refresh(token) => {
             let endpoint = metadata.endpoints.refresh_endpoint.as_ref().unwrap_or(token_endpoint);
             (refresh_request(token), endpoint)
@@ -110,11 +142,12 @@ async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Fai
             (grant(context, &metadata, subject, &call, Some(redemption))?, token_endpoint)
         }
     };
+    request.dpop_key = dpop_key.cloned();
     let requested_at = context.now();
     context.count(&context.counters.token_requests);
     let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
     let response = context.token_endpoint.request(to, request).await?;
-    Ok(Granted { response, requested_at })
+    Ok(Granted { response, requested_at, dpop_key: dpop_key.cloned() })
 }
 
 /// The profile's own grant as a request.

@@ -99,6 +99,7 @@ fn record(token: &str) -> ConnectionRecord {
         issued_by: "https://as.example".to_owned(),
         held: Held::Tokens(Box::new(TokenSet {
             access_token: AccessToken::new(token).unwrap(),
+            dpop_key: None,
             token_type: TokenType::Bearer,
             obtained_at: at,
             expiry: Expiry::Stated { at: at.after(Duration::from_secs(60)) },
