@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::token::{TokenFingerprint, TokenSet, TokenType};
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
 use crate::store::Revision;
@@ -67,6 +68,8 @@ pub enum Reason {
     ProviderChanged,
     /// A route now leads to an upstream that this token set was not obtained for.
     UpstreamChanged,
+    /// A route needs scopes that were not granted.
+    ScopeMissing,
     /// The ID token of a refresh named another subject.
     SubjectChanged,
     /// A refresh was cut off between request and answer, and its refresh token is now refused.
@@ -430,6 +433,11 @@ impl Connection {
             bound.follow(before);
         }
         self
+    }
+
+    /// Whether every scope of `needed` was granted.
+    pub fn covers(&self, needed: &ScopeSet) -> bool {
+        needed.is_empty() || self.state.tokens().is_some_and(|tokens| tokens.covers(needed))
     }
 
     /// The fingerprint of the access token held.

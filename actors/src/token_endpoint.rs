@@ -65,7 +65,12 @@ impl TokenEndpoint {
         to: Addressee<'_>,
         mut request: TokenRequest,
     ) -> Result<TokenResponse, Failure> {
-        for (name, value) in &to.profile.registration.token_params {
+        let registration = &to.profile.registration;
+        if request.get("resource").is_none() {
+            let resources = &registration.authorization.resources;
+            resources.iter().for_each(|resource| request.add_resource(resource));
+        }
+        for (name, value) in &registration.token_params {
             // Neither the grant's own parameters nor the proof of the client can be overridden.
             if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
                 request.param(name, value.as_str());

@@ -220,10 +220,30 @@ table! {
         token_params: BTreeMap<String, Located<Parameter>>,
         /// `S256`, or `none` for a provider that breaks on it (RFC 7636).
         pkce: Located<String>,
+        /// `fapi2`: everything that the FAPI 2.0 Security Profile asks of a client, or a fault.
+        security_profile: Located<String>,
+        /// Whether authorization requests are pushed (RFC 9126).
+        par: Located<bool>,
+        /// Whether every authorization response must have `iss` (RFC 9207).
+        require_iss: Located<bool>,
+        /// How long ago the person may have logged in (OpenID Connect Core section 3.1.2.1).
+        max_age: Located<Duration>,
+        /// OpenID Connect Core section 3.1.2.1; a template.
+        acr_values: Located<String>,
+        /// OpenID Connect Core section 3.1.2.1; a template.
+        prompt: Located<String>,
+        /// OpenID Connect Core section 3.1.2.1; a template.
+        login_hint: Located<String>,
+        /// Where the tokens will be used (RFC 8707).
+        resource: Located<Vec<String>>,
         /// Signature algorithm that ID tokens must have.
         id_token_signing_alg: Located<String>,
         /// Lifetime of a token whose answer has no `expires_in`.
         default_token_lifetime: Located<Duration>,
+        /// Whether tokens are bound to a key of the connection's own (RFC 9449).
+        dpop: Located<bool>,
+        /// What its proofs are signed with.
+        dpop_signing_alg: Located<String>,
         /// The client certificate (RFC 8705).
         tls: ClientTlsFile,
         /// Whether access tokens are bound to it, so that upstreams must be shown it (RFC 8705
@@ -266,6 +286,8 @@ table! {
         profile: Located<String>,
         /// Whose token: `caller`, `header` or `shared`.
         subject: Located<String>,
+        /// Scopes that its calls need beyond the profile's.
+        scopes: Located<Vec<String>>,
         /// Methods allowed; absent means all.
         methods: Located<Vec<String>>,
         /// Longest wait for the upstream's response head.

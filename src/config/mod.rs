@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod environment;
 pub mod error;
 
+mod authorization;
 mod callers;
 mod extension;
 mod file;

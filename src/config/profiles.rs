@@ -8,13 +8,16 @@ use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow, Cli
 use claviger_actors::connection::OriginSet;
 use claviger_actors::grants::{self, GRANTS, GrantRow};
 use claviger_actors::profile::Profile;
+use claviger_actors::protocol::dpop;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::signing_key::SignatureAlgorithm;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
 use url::Url;
 
+use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
@@ -30,7 +33,7 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
 const SIGNATURES: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 /// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
-const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
+const OWN_AUTHORIZE_PARAMS: [&str; 10] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -39,6 +42,8 @@ const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
     "nonce",
     "code_challenge",
     "code_challenge_method",
+    "request",
+    "request_uri",
 ];
 /// Parameters that the gateway writes itself (RFC 6749 sections 2.3.1, 4.1.3, 4.4.2 and 6).
 const OWN_TOKEN_PARAMS: [&str; 8] = [
@@ -84,6 +89,7 @@ impl Profiles<'_> {
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let grant = extension.build(grant_row.map(|row| row.build));
         let client_auth = extension.build(auth_row.map(|row| row.build));
+        let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
@@ -96,8 +102,10 @@ impl Profiles<'_> {
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
+        let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
         let pkce = pkce(file.pkce.as_ref(), faults);
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
+        let dpop = dpop(file, faults);
         let default_token_lifetime = lifetime(file.default_token_lifetime.as_ref(), faults);
 
         let profile = id?;
@@ -109,10 +117,11 @@ impl Profiles<'_> {
                 client_id: client_id?,
                 scopes: scopes?,
                 redirect_uri: self.redirect_uri?.clone(),
+                authorization: authorization?,
                 authorize_params,
                 token_params,
                 pkce: pkce?,
-                dpop: None,
+                dpop: dpop?,
                 id_token_signing_alg,
                 default_token_lifetime,
                 refresh: RefreshPolicy::default(),
@@ -275,6 +284,26 @@ fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Stri
         return None;
     }
     Some(text.value.clone())
+}
+
+/// What proofs of possession are signed with; `Some(None)` if there are none (RFC 9449).
+fn dpop(file: &ProfileFile, faults: &mut Faults) -> Option<Option<SignatureAlgorithm>> {
+    let algorithm = match &file.dpop_signing_alg {
+        None => dpop::ALGORITHMS[0],
+        Some(name) => {
+            let found = dpop::ALGORITHMS.into_iter().find(|algorithm| algorithm.name() == name.value);
+            if found.is_none() {
+                let hint = suggestion(&name.value, dpop::ALGORITHMS.map(SignatureAlgorithm::name));
+                faults.push(&name.at, format!("`{}` signs no DPoP proofs here{hint}", name.value));
+            }
+            found?
+        }
+    };
+    let wanted = file.dpop.as_ref().is_some_and(|wanted| wanted.value);
+    if let (false, Some(name)) = (wanted, &file.dpop_signing_alg) {
+        faults.push(&name.at, "is of no use without `dpop = true`");
+    }
+    Some(wanted.then_some(algorithm))
 }
 
 fn lifetime(given: Option<&Located<Duration>>, faults: &mut Faults) -> Option<Duration> {

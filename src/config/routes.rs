@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
+use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::path;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamTls};
 use http::Method;
@@ -66,6 +68,10 @@ fn route(
     };
     let profile = profile(file, profiles, whole, faults);
     let subject = subject(file.subject.as_ref(), faults);
+    let scopes = match &file.scopes {
+        Some(list) => faults.note(&list.at, ScopeSet::from_tokens(list.value.iter().cloned())),
+        None => Some(ScopeSet::default()),
+    };
     let methods = match &file.methods {
         Some(list) => methods(list, faults).map(Some),
         None => Some(None),
@@ -86,6 +92,7 @@ fn route(
         upstream_path: upstream.path().trim_end_matches('/').to_owned(),
         profile: profile?,
         subject: subject?,
+        context: Arc::new(CallContext { scopes: scopes?, ..CallContext::default() }),
         methods: methods?,
         timeout: timeout?,
         max_body: file.max_body.as_ref().map(|size| size.value.0),

@@ -111,6 +111,7 @@ impl Problem {
                     None => problem,
                 }
             }
+            TokenError::ScopesRefused { .. } => Self::new(Code::TokenUnavailable, detail, request_id),
             TokenError::StoreUnavailable { .. } => {
                 Self::new(Code::StoreUnavailable, detail, request_id).retry_after(1)
             }
@@ -181,7 +182,7 @@ impl Problem {
         use ProblemCode as Code;
         let detail = error.to_string();
         match error {
-            FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) => {
+            FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) | FlowError::Call { .. } => {
                 Self::new(Code::BadRequest, detail, request_id)
             }
             FlowError::Refused { .. } => Self::new(Code::AuthorizationRequired, detail, request_id),

@@ -34,7 +34,6 @@ use actix_web::web::ServiceConfig;
 use actix_web::{Error, HttpRequest, HttpResponse};
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::identifiers::Subject;
-use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::actor::{ProxyActor, Worker};
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::supervision::ActorRef;
@@ -98,7 +97,6 @@ impl<G: ProxyGateway> ProxyState<G> {
             actor,
             request_ids: RequestIds::new(&*self.gateway.entropy()),
             shared_subject: Subject::shared(),
-            no_context: CallContext::none(),
         });
         config.default_service(fn_service(move |request: ServiceRequest| serve(desk.clone(), request)));
     }
@@ -115,8 +113,6 @@ struct Desk<G: ProxyGateway> {
     actor: ActorRef<ProxyActor>,
     request_ids: RequestIds,
     shared_subject: Subject,
-    /// Of calls that bring nothing along.
-    no_context: Arc<CallContext>,
 }
 
 impl<G: ProxyGateway> Drop for Desk<G> {

@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod authorize;
 mod callback;
 mod config;
 mod consent;

@@ -17,6 +17,7 @@ use claviger_actors::connection::{Connection, ConnectionState, OriginSet, Reason
 use claviger_actors::flow::error::FlowError;
 use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
 use claviger_actors::protocol::identifiers::{CallerId, ConnectionId, ProfileId, RouteId, Subject};
+use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::protocol::template::CallContext;
 use claviger_actors::protocol::token::{AccessToken, Expiry, TokenFingerprint, TokenSet, TokenType};
@@ -97,13 +98,18 @@ impl ProxyGateway for Engine {
     fn refresh_ahead(&self, id: &ConnectionId, _: &Arc<CallContext>) {
         self.script.lock().refreshed_ahead.push(id.to_string());
     }
-    fn create_connect_link(&self, _: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
+    fn create_connect_link(
+        &self,
+        _: ConnectionId,
+        _: ScopeSet,
+    ) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
         Box::pin(async { Ok(ConnectLink { token: Secret::new("one-time"), expires_in: 600 }) })
     }
     fn begin_authorization(
         &self,
         _: ConnectionId,
         browser: Option<Secret>,
+        _: Arc<CallContext>,
     ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>> {
         self.script.lock().begun.push(browser.map(|secret| secret.expose().to_owned()));
         let url = Url::parse("https://id.example/authorize?state=s").unwrap();
@@ -210,6 +216,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
         upstream_path: "/v1".to_owned(),
         profile: ProfileId::new("p").unwrap(),
         subject: SubjectSource::Caller,
+        context: CallContext::none(),
         methods: None,
         timeout: Duration::from_secs(3),
         max_body: None,
@@ -237,6 +244,7 @@ pub fn aged_connection(
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(lifetime)) },
         refresh_token: None,
+        requested_scope: None,
         scope: None,
         identity: None,
         extra: BTreeMap::new(),

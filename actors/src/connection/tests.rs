@@ -16,6 +16,7 @@ fn tokens(lifetime: u64) -> TokenSet {
         obtained_at: NOW,
         expiry: Expiry::Stated { at: NOW.after(Duration::from_secs(lifetime)) },
         refresh_token: Some(RefreshToken::new("refresh").unwrap()),
+        requested_scope: None,
         scope: None,
         identity: None,
         extra: Default::default(),

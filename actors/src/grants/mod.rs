@@ -6,6 +6,7 @@ pub mod authorization_code;
 pub mod client_credentials;
 pub mod refresh_token;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,6 +57,12 @@ pub struct Redemption {
     pub redirect_uri: Url,
     /// The key whose thumbprint was sent as `dpop_jkt` (RFC 9449 section 10).
     pub dpop_key: Option<DpopKey>,
+    /// What was asked for.
+    pub scopes: ScopeSet,
+    /// When it was asked for: no login may lie further back than `max_age` before that.
+    pub begun_at: Timestamp,
+    /// Members of the authorization response to keep with the token set.
+    pub kept: BTreeMap<String, String>,
 }
 
 /// Why a grant cannot make a token request.

@@ -53,6 +53,9 @@ fn a_code_is_redeemed_with_verifier_and_redirect_uri_as_written() {
         code_verifier: Some(CodeVerifier::from_secret("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into())),
         redirect_uri: "https://client.example.com/cb?x=%7e".parse().unwrap(),
         dpop_key: None,
+        scopes: ScopeSet::default(),
+        begun_at: Timestamp::default(),
+        kept: BTreeMap::new(),
     };
     let request = with_context(|context| {
         built("authorization_code").token_request(&GrantContext { redemption: Some(&redemption), ..context })

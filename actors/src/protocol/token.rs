@@ -202,8 +202,11 @@ pub struct TokenSet {
     pub expiry: Expiry,
     /// The refresh token, carried over when an answer brings no new one (RFC 6749 section 6).
     pub refresh_token: Option<RefreshToken>,
-    /// Scope granted, if the answer said so; otherwise as requested (section 3.3).
+    /// Scope granted: what the answer said, otherwise as requested (section 3.3).
     pub scope: Option<ScopeSet>,
+    /// Scope asked for, if known.
+    #[serde(default)]
+    pub requested_scope: Option<ScopeSet>,
     /// Who consented, from the ID token.
     pub identity: Option<IdentityClaims>,
     /// What its tokens are bound to, and every refresh is proven with (RFC 9449 section 5).
@@ -218,6 +221,20 @@ impl TokenSet {
     /// The access token's whole lifetime, as known when it was obtained.
     pub fn lifetime(&self) -> Duration {
         self.expiry.at().since(self.obtained_at)
+    }
+
+    /// Whether every scope of `needed` was granted. What was granted may be unknown: then none was.
+    pub fn covers(&self, needed: &ScopeSet) -> bool {
+        needed.is_empty() || self.scope.as_ref().is_some_and(|granted| granted.covers(needed))
+    }
+
+    /// The scopes to ask for again so that none is lost: those granted, in the words in which they
+    /// were asked for. A server's own words for more may be none that can be asked for.
+    pub fn kept_scopes(&self) -> ScopeSet {
+        match (&self.scope, &self.requested_scope) {
+            (Some(granted), Some(requested)) => granted.intersection(requested),
+            (granted, _) => granted.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -261,6 +278,7 @@ mod tests {
             expiry: Expiry::Stated { at: Timestamp::from_secs(at) },
             refresh_token: None,
             scope: None,
+            requested_scope: None,
             identity: None,
             dpop_key: None,
             extra: BTreeMap::new(),

@@ -15,7 +15,7 @@ pub const CLIENT_AUTH_PARAMS: [&str; 4] =
 /// A token request under construction: a grant fills it, client authentication adds to it.
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
-    /// Form parameters, in order; none twice (RFC 6749 section 3.2).
+    /// Form parameters, in order; none twice (RFC 6749 section 3.2) but `resource` (RFC 8707).
     pub params: Vec<(String, Secret)>,
     /// Further headers, such as `Authorization`.
     pub headers: HeaderMap,
@@ -42,6 +42,11 @@ impl TokenRequest {
             (None, true) => {}
             (None, false) => self.params.push((name.to_owned(), value)),
         }
+    }
+
+    /// Adds a `resource`, the one parameter that may be sent several times (RFC 8707 section 2).
+    pub fn add_resource(&mut self, resource: &str) {
+        self.params.push(("resource".to_owned(), Secret::from(resource)));
     }
 
     /// The value of a parameter, if set.

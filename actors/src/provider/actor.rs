@@ -6,17 +6,19 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
 
+use super::authorization;
 use super::consent;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::messages::{
-    AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
+    AuthorizationTarget, GetAccessToken, GetConnection, ImportConnection, PrepareAuthorization,
     RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
 };
+use super::scopes;
 use super::want::{Want, settled_error};
-use crate::connection::{Connection, Failure};
+use crate::connection::Connection;
 use crate::protocol::identifiers::Subject;
 use crate::supervision::{ActorKind, ExitGuard, Observation, Observe, Supervised};
 
@@ -95,26 +97,12 @@ impl Handler<RedeemAuthorizationCode> for ProviderActor {
     }
 }
 
-impl Handler<GetAuthorizationTarget> for ProviderActor {
+impl Handler<PrepareAuthorization> for ProviderActor {
     type Result = ResponseFuture<Result<AuthorizationTarget, TokenError>>;
 
-    fn handle(&mut self, _: GetAuthorizationTarget, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: PrepareAuthorization, _: &mut Self::Context) -> Self::Result {
         let context = self.context.clone();
-        Box::pin(async move {
-            let subject = Subject::shared();
-            let target = async {
-                let metadata = context.discovery.metadata().await?;
-                Ok::<_, Failure>(AuthorizationTarget {
-                    endpoint: metadata.authorization_endpoint()?.clone(),
-                    issuer: metadata.issuer.clone(),
-                    iss_announced: metadata.iss_announced,
-                })
-            };
-            target.await.map_err(|failure| {
-                context.note_error(&failure.detail);
-                context.failure_error(&subject, &failure, None)
-            })
-        })
+        Box::pin(async move { authorization::prepare(&context, &message.params).await })
     }
 }
 
@@ -189,22 +177,25 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
             }
         }
         let aborted = context.aborted(&subject);
-        let outcome = match context.flights.enter(&subject, aborted.clone()) {
-            Entry::Started(flight) => {
-                let waiter = flight.waiter();
-                actix::spawn(exchange::run(context.clone(), subject.clone(), want.clone(), flight));
-                // A flight of our own has done what can be done.
-                let connection = waiter.outcome(aborted.clone()).await?;
-                return match want.is_met_by_work(&connection, context.now()) {
-                    true => Ok(connection),
-                    false => Err(aborted),
-                };
-            }
-            Entry::Running(waiter) => {
-                context.count(&context.counters.joins);
-                waiter.outcome(aborted).await
-            }
-        };
+        let outcome =
+            match context.flights.enter(&subject, aborted.clone()) {
+                Entry::Started(flight) => {
+                    let waiter = flight.waiter();
+                    actix::spawn(exchange::run(context.clone(), subject.clone(), want.clone(), flight));
+                    // A flight of our own has done what can be done.
+                    let connection = waiter.outcome(aborted.clone()).await?;
+                    let now = context.now();
+                    return match want.is_met_by_work(&connection, now) {
+                        true => Ok(connection),
+                        false => Err(scopes::settled(&context, Some(&connection), &subject, &want, now)
+                            .unwrap_or(aborted)),
+                    };
+                }
+                Entry::Running(waiter) => {
+                    context.count(&context.counters.joins);
+                    waiter.outcome(aborted).await
+                }
+            };
         match outcome {
             Ok(connection) if want.is_met(&connection, context.now()) => return Ok(connection),
             // It was about something else, such as an earlier token, or was cut off; see what is

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
@@ -55,14 +57,8 @@ pub(super) async fn redeem(
         .await
         .map_err(refused)?;
     let mut identity = None;
-    if context.profile.registration.scopes.contains("openid") {
-        let checked = match &granted.response.id_token {
-            Some(token) => {
-                let access_token = &granted.response.access_token;
-                grant_request::identity(context, token, access_token, nonce, context.now()).await
-            }
-            None => Err(grant_request::no_id_token()),
-        };
+    if nonce.is_some() || redemption.scopes.contains("openid") {
+        let checked = grant_request::identity_of_flow(context, &granted, nonce, redemption.begun_at).await;
         identity = Some(checked.map_err(|failure| {
             context.note_error(&failure.detail);
             context.failure_error(subject, &failure, None)
@@ -70,6 +66,9 @@ pub(super) async fn redeem(
     }
     let mut tokens = granted.into_token_set(&context.profile.registration, None, None);
     tokens.identity = identity;
+    tokens
+        .extra
+        .extend(redemption.kept.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
     replace(context, subject, tokens, flight).await
 }
 

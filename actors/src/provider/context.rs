@@ -12,6 +12,7 @@ use super::breaker::Breaker;
 use super::error::TokenError;
 use super::flights::FlightTable;
 use super::records::Records;
+use super::scopes::ScopeRefusals;
 use crate::clock::{Clock, Entropy, Timestamp, unit_interval};
 use crate::connection::{
     Connection, ConnectionRecord, ConnectionState, ConnectionView, Failure, FailureClass, Held, Reason,
@@ -61,6 +62,7 @@ pub struct ProviderContext {
     /// What happened so far.
     pub counters: Counters,
     pub(super) records: Records,
+    pub(super) scope_refusals: ScopeRefusals,
     last_error: Mutex<Option<String>>,
     attention: Mutex<BTreeMap<Subject, ConnectionView>>,
 }
@@ -123,6 +125,7 @@ impl ProviderContext {
             breaker: Breaker::default(),
             counters: Counters::default(),
             records: Records::new(store),
+            scope_refusals: ScopeRefusals::default(),
             last_error: Mutex::new(None),
             attention: Mutex::new(BTreeMap::new()),
             profile,

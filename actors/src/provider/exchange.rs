@@ -13,6 +13,7 @@ use super::error::TokenError;
 use super::flights::Flight;
 use super::grant_request::{self, Ask};
 use super::save::{self, NewTokens, NotKept};
+use super::scopes;
 use super::want::Want;
 use crate::clock::Timestamp;
 use crate::connection::{
@@ -112,8 +113,11 @@ async fn attempt(
         Want::Usable { origin, .. } => record.origins.allows(origin),
         _ => true,
     };
+    let unmet = scopes::settled(context, connection.as_ref(), subject, want, now);
     if let (true, Some(connection)) = (needs_person, connection) {
         check_consent(context, connection, bound, want, &record, now).await?;
+    } else if let Some(error) = unmet {
+        return Err(Setback::Final(error));
     } else if !bound || matches!(record.held, Held::NeedsConsent { .. }) {
         // Nobody's consent is at stake: a token set for the profile and the upstreams of today.
         record = context.new_record();
@@ -194,6 +198,7 @@ async fn check_consent(
     let reason = match &connection.state {
         ConnectionState::NeedsConsent { reason, .. } => *reason,
         _ if !bound => Reason::UpstreamChanged,
+        _ if !connection.covers(want.scopes()) => Reason::ScopeMissing,
         _ if !connection.renewable => connection.why_not_renewable(),
         _ => return Ok(()),
     };
@@ -265,11 +270,15 @@ async fn exchange(
         Held::Tokens(tokens) => Some((**tokens).clone()),
         _ => None,
     };
-    let refresh_token = held.as_ref().and_then(|tokens| tokens.refresh_token.clone());
     let dpop_key =
         grant_request::dpop_key(context, held.as_ref().and_then(|tokens| tokens.dpop_key.as_ref()))
             .map_err(|failure| Setback::Final(context.failure_error(subject, &failure, None)))?;
     let dpop_key = dpop_key.as_ref();
+    // A refresh brings no further scopes (RFC 6749 section 6): they are asked for anew.
+    let fits = held.as_ref().filter(|tokens| tokens.covers(want.scopes()));
+    let refresh_token = fits.and_then(|tokens| tokens.refresh_token.clone());
+    let scopes = scopes::to_ask(context, want, held.as_ref());
+    let obtain = Ask::Obtain { subject, call: want.call(), scopes: &scopes };
     let spent = refresh_token.as_ref().map(RefreshToken::fingerprint);
     let journalled_at = context.now();
     let mark = InFlight {
@@ -286,17 +295,17 @@ async fn exchange(
     let revision =
         context.records.save(&id, &record, expected).await.map_err(|e| not_saved(context, subject, &e))?;
 
-    let mut before = held.as_ref();
+    let mut before = fits;
     let mut answer = match &refresh_token {
         Some(token) => grant_request::send(context, Ask::Refresh(token), dpop_key).await,
-        None => grant_request::send(context, Ask::Obtain(subject, want.call()), dpop_key).await,
+        None => grant_request::send(context, obtain, dpop_key).await,
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);
     if dead(&answer) && !context.profile.grant.needs_person() {
         // A refresh token that is dead is no loss where the grant itself can be used again.
         if refresh_token.is_some() {
             before = None;
-            answer = grant_request::send(context, Ask::Obtain(subject, want.call()), dpop_key).await;
+            answer = grant_request::send(context, obtain, dpop_key).await;
         }
         answer = answer.map_err(refused_for_good);
     }
@@ -396,6 +405,11 @@ async fn failed(
     let id = context.id(subject);
     let now = context.now();
     let before = context.present(&StoredConnection { id: id.clone(), revision, record: record.clone() });
+    if let Some(error) = scopes::refused(context, subject, want, &failure) {
+        // What is held is as good as before.
+        context.publish(before);
+        return Setback::Final(error);
+    }
     let retry = &context.profile.registration.retry;
     let state = before.state.clone().failed(&failure, now, retry, context.jitter());
     let mut written = revision;

@@ -1,7 +1,10 @@
 //! Sends one token request and reads its answer: the only way from a profile to its token endpoint.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::context::ProviderContext;
 use super::expiry::expiry_of;
@@ -12,8 +15,9 @@ use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
 use crate::protocol::dpop::DpopKey;
-use crate::protocol::id_token::IdTokenChecks;
+use crate::protocol::id_token::{IdTokenChecks, IdTokenClaims};
 use crate::protocol::identifiers::Subject;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet};
@@ -22,6 +26,9 @@ use crate::protocol::token_response::TokenResponse;
 use crate::registration::ClientRegistration;
 use crate::token_endpoint::{Addressee, failure};
 
+/// Clocks may differ by this much.
+const SKEW: Duration = Duration::from_secs(60);
+
 /// A token response and when it was asked for.
 pub(super) struct Granted {
     pub(super) response: TokenResponse,
@@ -29,6 +36,8 @@ pub(super) struct Granted {
     pub(super) requested_at: Timestamp,
     /// What the tokens are bound to.
     pub(super) dpop_key: Option<DpopKey>,
+    /// The scopes asked for; a refresh asks for none.
+    pub(super) requested: Option<ScopeSet>,
 }
 
 impl Granted {
@@ -54,13 +63,24 @@ impl Granted {
             refresh_token: response
                 .refresh_token
                 .or_else(|| before.and_then(|old| old.refresh_token.clone())),
-            scope: response.scope.or_else(|| before.and_then(|old| old.scope.clone())),
+            scope: response
+                .scope
+                .or_else(|| self.requested.clone())
+                .or_else(|| before.and_then(|old| old.scope.clone())),
+            requested_scope: self.requested.or_else(|| before.and_then(|old| old.requested_scope.clone())),
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
             dpop_key: self.dpop_key,
-            extra: response.extra,
+            extra: carried_over(before, response.extra),
         }
     }
+}
+
+/// What the answer says, and of what was said before the rest.
+fn carried_over(before: Option<&TokenSet>, extra: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let mut all = before.map(|old| old.extra.clone()).unwrap_or_default();
+    all.extend(extra);
+    all
 }
 
 /// What is asked of the token endpoint.
@@ -68,8 +88,15 @@ impl Granted {
 pub(super) enum Ask<'a> {
     /// A new access token (RFC 6749 section 6).
     Refresh(&'a RefreshToken),
-    /// A token by the profile's own grant, without a person, for this subject and call.
-    Obtain(&'a Subject, &'a CallContext),
+    /// A token by the profile's own grant, without a person.
+    Obtain {
+        /// For whom.
+        subject: &'a Subject,
+        /// For what call.
+        call: &'a CallContext,
+        /// What is asked for.
+        scopes: &'a ScopeSet,
+    },
     /// A token for an authorization code (RFC 6749 section 4.1.3): sent at most once.
     Redeem(&'a Subject, &'a Redemption),
 }
@@ -131,15 +158,24 @@ async fn attempt(
         metadata.check_dpop(key.algorithm())?;
     }
     let token_endpoint = metadata.token_endpoint()?;
+    let mut requested = None;
     let (mut request, endpoint) = match ask {
         Ask::Refresh(token) => {
             let endpoint = metadata.endpoints.refresh_endpoint.as_ref().unwrap_or(token_endpoint);
             (refresh_request(token), endpoint)
         }
-        Ask::Obtain(subject, call) => (grant(context, &metadata, subject, call, None)?, token_endpoint),
+        Ask::Obtain { subject, call, scopes } => {
+            requested = Some(scopes.clone());
+            let mut request =
+                grant(context, &metadata, GrantAsk { subject, call, scopes, redemption: None })?;
+            add_details(context, subject, call, &mut request)?;
+            (request, token_endpoint)
+        }
         Ask::Redeem(subject, redemption) => {
-            let call = CallContext::default();
-            (grant(context, &metadata, subject, &call, Some(redemption))?, token_endpoint)
+            let (call, scopes) = (&CallContext::default(), &redemption.scopes);
+            requested = Some(scopes.clone());
+            let ask = GrantAsk { subject, call, scopes, redemption: Some(redemption) };
+            (grant(context, &metadata, ask)?, token_endpoint)
         }
     };
     request.dpop_key = dpop_key.cloned();
@@ -147,23 +183,43 @@ async fn attempt(
     context.count(&context.counters.token_requests);
     let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
     let response = context.token_endpoint.request(to, request).await?;
-    Ok(Granted { response, requested_at, dpop_key: dpop_key.cloned() })
+    let requested = requested.filter(|scopes| !scopes.is_empty());
+    Ok(Granted { response, requested_at, dpop_key: dpop_key.cloned(), requested })
+}
+
+/// What the profile's own grant is to bring.
+struct GrantAsk<'a> {
+    subject: &'a Subject,
+    call: &'a CallContext,
+    scopes: &'a ScopeSet,
+    redemption: Option<&'a Redemption>,
+}
+
+/// Where no person is asked, the token request itself has the details (RFC 9396 section 6).
+fn add_details(
+    context: &ProviderContext,
+    subject: &Subject,
+    call: &CallContext,
+    request: &mut TokenRequest,
+) -> Result<(), Failure> {
+    let details = context.profile.registration.authorization.details(subject, call);
+    let details =
+        details.map_err(|error| failure(FailureClass::Internal, Reason::InternalError, error.to_string()))?;
+    request.param("authorization_details", details.unwrap_or_default());
+    Ok(())
 }
 
 /// The profile's own grant as a request.
 fn grant(
     context: &ProviderContext,
     metadata: &ResolvedMetadata,
-    subject: &Subject,
-    call: &CallContext,
-    redemption: Option<&Redemption>,
+    GrantAsk { subject, call, scopes, redemption }: GrantAsk<'_>,
 ) -> Result<TokenRequest, Failure> {
     let registration = &context.profile.registration;
-    let scopes = registration.scopes.union(&call.scopes);
     let grant_context = GrantContext {
         registration,
         subject,
-        scopes: &scopes,
+        scopes,
         call,
         redemption,
         token_endpoint: metadata.token_endpoint()?,
@@ -179,15 +235,51 @@ fn grant(
     })
 }
 
-/// Checks an ID token (OpenID Connect Core section 3.1.3.7) and says whom it names. `nonce` is the
-/// one sent; a refresh sent none. `at` is when the answer came.
+/// Checks the ID token of a refresh and says whom it names. `at` is when the answer came.
 pub(super) async fn identity(
+    context: &ProviderContext,
+    id_token: &Secret,
+    access_token: &AccessToken,
+    at: Timestamp,
+) -> Result<IdentityClaims, Failure> {
+    checked(context, id_token, access_token, None, at).await.map(|claims| claims.identity())
+}
+
+/// Checks the ID token of a flow and says whom it names. `nonce` is the one sent, if any. A person
+/// who logged in too long before the flow began is refused: the server was told `max_age` (OpenID
+/// Connect Core section 3.1.3.7).
+pub(super) async fn identity_of_flow(
+    context: &ProviderContext,
+    granted: &Granted,
+    nonce: Option<&Secret>,
+    begun_at: Timestamp,
+) -> Result<IdentityClaims, Failure> {
+    let Some(id_token) = &granted.response.id_token else {
+        return Err(bad_id_token("the answer has no ID token although `openid` was asked for".to_owned()));
+    };
+    let claims = checked(context, id_token, &granted.response.access_token, nonce, context.now()).await?;
+    if let Some(max_age) = context.profile.registration.authorization.max_age {
+        let logged_in = claims.auth_time.ok_or_else(|| {
+            bad_id_token("the ID token has no auth_time although `max_age` was asked for".to_owned())
+        })?;
+        if logged_in.after(max_age).after(SKEW) < begun_at {
+            return Err(bad_id_token(format!(
+                "the person logged in more than {} s before, and `max_age` was asked for",
+                max_age.as_secs()
+            )));
+        }
+    }
+    Ok(claims.identity())
+}
+
+/// Checks an ID token (OpenID Connect Core section 3.1.3.7).
+async fn checked(
     context: &ProviderContext,
     id_token: &Secret,
     access_token: &AccessToken,
     nonce: Option<&Secret>,
     at: Timestamp,
-) -> Result<IdentityClaims, Failure> {
+) -> Result<IdTokenClaims, Failure> {
     let registration = &context.profile.registration;
     let metadata = context.discovery.metadata().await?;
     let Some(issuer) = metadata.issuer.as_deref() else {
@@ -206,15 +298,10 @@ pub(super) async fn identity(
     };
     let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, id_token, &checks).await;
     match verified {
-        Ok(claims) => Ok(claims.identity()),
+        Ok(claims) => Ok(claims),
         Err(VerifyError::Keys(failure)) => Err(failure),
         Err(VerifyError::Token(error)) => Err(bad_id_token(error.to_string())),
     }
-}
-
-/// `openid` was asked for, and the answer has no ID token (OpenID Connect Core section 3.1.3.3).
-pub(super) fn no_id_token() -> Failure {
-    bad_id_token("the answer has no ID token although `openid` was asked for".to_owned())
 }
 
 fn bad_id_token(detail: String) -> Failure {

@@ -8,6 +8,7 @@ use url::Url;
 use super::error::TokenError;
 use crate::connection::Connection;
 use crate::grants::Redemption;
+use crate::protocol::authorization_request::AuthorizationParams;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
@@ -58,16 +59,20 @@ pub struct RedeemAuthorizationCode {
     pub nonce: Option<Secret>,
 }
 
-/// Asks where to send a browser (RFC 6749 section 3.1), with metadata discovered if need be.
-#[derive(Clone, Copy, Debug, Message)]
+/// Turns an authorization request into the URL to send a browser to: the parameters in its query
+/// (RFC 6749 section 4.1.1), or pushed before (RFC 9126). Metadata is discovered if need be.
+#[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<AuthorizationTarget, TokenError>")]
-pub struct GetAuthorizationTarget;
+pub struct PrepareAuthorization {
+    /// What is asked.
+    pub params: AuthorizationParams,
+}
 
 /// Where to send a browser.
 #[derive(Clone, Debug)]
 pub struct AuthorizationTarget {
-    /// The authorization endpoint.
-    pub endpoint: Url,
+    /// The authorization endpoint, with what is asked.
+    pub url: Url,
     /// The issuer, for RFC 9207's comparison.
     pub issuer: Option<String>,
     /// Whether metadata announces `iss` in responses (RFC 9207 section 3).

@@ -9,6 +9,7 @@ use http::Method;
 use rustls::ClientConfig;
 
 use crate::protocol::identifiers::{ProfileId, RouteId};
+use crate::protocol::template::CallContext;
 
 /// Whose token a call uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub struct Route {
     pub profile: ProfileId,
     /// Whose token it uses.
     pub subject: SubjectSource,
+    /// What every call brings along for its token: the scopes that the route needs beyond the
+    /// profile's.
+    pub context: Arc<CallContext>,
     /// Methods allowed; `None` for all.
     pub methods: Option<Vec<Method>>,
     /// Time until the upstream's response head, at most.
@@ -168,6 +172,7 @@ mod tests {
             upstream_path: String::new(),
             profile: ProfileId::new("p").unwrap(),
             subject: SubjectSource::Caller,
+            context: CallContext::none(),
             methods: None,
             timeout: Duration::from_secs(30),
             max_body: None,

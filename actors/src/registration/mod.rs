@@ -1,5 +1,6 @@
 //! What we are to one authorization server: a checked profile, without its strategies.
 
+pub mod authorization;
 pub mod outbound;
 pub mod policy;
 mod provider;
@@ -14,6 +15,7 @@ use url::Url;
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::signing_key::SignatureAlgorithm;
+use authorization::AuthorizationOptions;
 use policy::{RefreshPolicy, RetryPolicy};
 
 pub use provider::{Endpoints, ProviderDetails};
@@ -41,6 +43,8 @@ pub struct ClientRegistration {
     pub scopes: ScopeSet,
     /// The redirection endpoint registered with the provider (RFC 6749 section 3.1.2).
     pub redirect_uri: Url,
+    /// How a person is asked.
+    pub authorization: AuthorizationOptions,
     /// Further parameters of the authorization request.
     pub authorize_params: Vec<(String, String)>,
     /// Further parameters of every token request.

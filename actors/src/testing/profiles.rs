@@ -11,6 +11,7 @@ use crate::profile::Profile;
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::registration::authorization::AuthorizationOptions;
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
 use crate::registration::settings::{Setting, Settings};
 use crate::registration::{ClientRegistration, Endpoints, Pkce, ProviderDetails};
@@ -47,6 +48,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
         client_id: "client".into(),
         scopes: ScopeSet::default(),
         redirect_uri: url("https://gateway.example/callback"),
+        authorization: AuthorizationOptions::default(),
         authorize_params: Vec::new(),
         token_params: Vec::new(),
         pkce: Pkce::S256,

@@ -16,6 +16,7 @@ use crate::clock::{SystemClock, SystemEntropy, Timestamp};
 use crate::connection::{ConnectionRecord, Held, InFlight, OriginSet, Reason};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::token::{AccessToken, Expiry, RefreshToken, TokenSet, TokenType};
 use crate::store::keyring::{Keyring, SealingKey};
@@ -104,6 +105,7 @@ fn record(token: &str) -> ConnectionRecord {
             obtained_at: at,
             expiry: Expiry::Stated { at: at.after(Duration::from_secs(60)) },
             refresh_token: Some(RefreshToken::new("a\\\"refresh").unwrap()),
+            requested_scope: None,
             scope: None,
             identity: None,
             extra: BTreeMap::from([("instance_url".to_owned(), Value::from("https://x"))]),
@@ -126,12 +128,14 @@ pub(super) fn save(id: &ConnectionId, token: &str, expected: Expected) -> SaveCo
 
 fn flow(state: &str, expires_at: u64) -> FlowRecord {
     FlowRecord {
+        dpop_key: None,
         state: StateHash::of(state),
         connection: id("p", "alice"),
         code_verifier: Some(Secret::new("verifier")),
         nonce: None,
         issuer: Some("https://id.example".into()),
-        iss_announced: true,
+        scopes: ScopeSet::default(),
+        iss_required: true,
         redirect_uri: "http://127.0.0.1:8081/callback".into(),
         browser: StateHash::of("browser"),
         return_to: None,
@@ -142,6 +146,7 @@ fn flow(state: &str, expires_at: u64) -> FlowRecord {
 
 fn link(token: &str, expires_at: u64) -> ConnectSession {
     ConnectSession {
+        scopes: ScopeSet::default(),
         token: StateHash::of(token),
         connection: id("p", "alice"),
         return_to: Some("/home".into()),

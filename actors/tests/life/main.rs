@@ -12,8 +12,10 @@
 mod binding;
 mod failures;
 mod identity;
+mod pushed;
 mod rejection;
 mod replicas;
 mod saving;
+mod scopes;
 mod single_flight;
 mod world;

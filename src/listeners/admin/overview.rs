@@ -51,6 +51,7 @@ struct RouteView<'a> {
     methods: Option<Vec<&'a str>>,
     timeout: String,
     max_body: Option<u64>,
+    scopes: Vec<&'a str>,
 }
 
 impl<'a> RouteView<'a> {
@@ -68,6 +69,7 @@ impl<'a> RouteView<'a> {
             methods: route.methods.as_ref().map(|all| all.iter().map(http::Method::as_str).collect()),
             timeout: humantime::format_duration(route.timeout).to_string(),
             max_body: route.max_body,
+            scopes: route.context.scopes.iter().collect(),
         }
     }
 }
@@ -94,6 +96,8 @@ mod tests {
     use std::time::Duration;
 
     use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
+    use claviger_actors::protocol::scope::ScopeSet;
+    use claviger_actors::protocol::template::CallContext;
     use claviger_actors::proxy::route::UpstreamOrigin;
 
     use super::*;
@@ -113,6 +117,10 @@ mod tests {
             upstream_path: "/v3".into(),
             profile: ProfileId::new("google").unwrap(),
             subject: SubjectSource::Header,
+            context: Arc::new(CallContext {
+                scopes: ScopeSet::parse("read").unwrap(),
+                ..CallContext::default()
+            }),
             methods: Some(vec![http::Method::GET]),
             timeout: Duration::from_secs(30),
             max_body: None,
@@ -120,6 +128,7 @@ mod tests {
         let expected = json!({
             "name": "calendar", "path": "/", "upstream": "https://api.example/v3", "profile": "google",
             "subject": "header", "methods": ["GET"], "timeout": "30s", "max_body": null,
+            "scopes": ["read"],
         });
         assert_eq!(serde_json::to_value(RouteView::of(&route)).unwrap(), expected);
     }

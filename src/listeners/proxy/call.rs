@@ -65,7 +65,7 @@ pub(super) fn admit<G: ProxyGateway>(
         return Err(refused(ProblemCode::BodyTooLarge, detail, id));
     }
     let id = ConnectionId { profile: route.profile.clone(), subject };
-    Ok(Call { route: route.clone(), id, context: desk.no_context.clone(), prefix })
+    Ok(Call { route: route.clone(), id, context: route.context.clone(), prefix })
 }
 
 fn named_subject(asked: &Asked<'_>) -> Result<Subject, String> {
