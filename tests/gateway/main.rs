@@ -11,6 +11,7 @@ mod authorize;
 mod callback;
 mod config;
 mod consent;
+mod dpop;
 mod failures;
 mod full_store;
 mod kill;
