@@ -7,6 +7,7 @@ use crate::connection::OriginSet;
 use crate::grants::Grant;
 use crate::protocol::signing_key::SigningKey;
 use crate::registration::ClientRegistration;
+use crate::registration::signing_keys::SigningKeys;
 
 /// Everything a `ProviderActor` needs to know of its profile.
 #[derive(Clone, Debug)]
@@ -26,8 +27,11 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The keys that this profile signs with, of its client authentication and its grant.
+    /// The keys that this profile signs with, of its client authentication, its grant and its request
+    /// objects.
     pub fn signing_keys(&self) -> impl Iterator<Item = SigningKey> {
-        self.client_auth.signing_keys().into_iter().chain(self.grant.signing_keys())
+        let request_object = self.registration.authorization.request_object.as_ref();
+        let request_object = request_object.map(SigningKeys::published).unwrap_or_default();
+        self.client_auth.signing_keys().into_iter().chain(self.grant.signing_keys()).chain(request_object)
     }
 }

@@ -11,7 +11,9 @@ pub mod error;
 mod authorization;
 mod callers;
 mod extension;
+mod fapi;
 mod file;
+mod outbound;
 mod profiles;
 mod providers;
 mod reader;
@@ -22,6 +24,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod urls;
 mod warnings;
 
@@ -145,16 +148,19 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
+    let tls = tls::Tls::new(secrets);
     for (name, provider) in provider_files {
         providers::provider(name, provider, faults);
+        outbound::of_provider(provider, secrets, &tls, faults);
     }
-    let routing = routes::routes(route_files, profile_files, &file.at, faults);
+    let routing = routes::routes(route_files, profile_files, &tls, &file.at, faults);
     let redirect_uri = server.as_ref().and_then(|server| server::redirect_uri(&server.public_url));
     let profiles = profiles::Profiles {
         providers: catalogue::Providers(provider_files),
         routing: &routing,
         redirect_uri: redirect_uri.as_ref(),
         secrets,
+        tls: &tls,
     }
     .check(profile_files, faults);
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);

@@ -1,14 +1,17 @@
 //! Checks `[profiles]`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow};
+use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow, ClientAuthentication};
 use claviger_actors::connection::OriginSet;
 use claviger_actors::grants::{self, GRANTS, GrantRow};
 use claviger_actors::profile::Profile;
+use claviger_actors::protocol::dpop;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::signing_key::SignatureAlgorithm;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
@@ -18,10 +21,12 @@ use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
+use super::fapi;
 use super::file::ProfileFile;
-use super::providers;
 use super::reader::{Located, Parameter};
 use super::secret_source::Secrets;
+use super::tls::Tls;
+use super::{outbound, providers};
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
 const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -63,6 +68,8 @@ pub(super) struct Profiles<'a> {
     pub(super) redirect_uri: Option<&'a Url>,
     /// Where secrets come from.
     pub(super) secrets: &'a Secrets<'a>,
+    /// Where certificates come from.
+    pub(super) tls: &'a Tls<'a>,
 }
 
 impl Profiles<'_> {
@@ -92,20 +99,25 @@ impl Profiles<'_> {
         let device = grant.as_ref().is_some_and(|grant| grant.uses_device());
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
-        let provider = self.provider(file, faults).filter(|provider| {
-            enough(provider, Needs { person, device, identity }, provider_place(file), faults)
-        });
+        check_certificate(file, client_auth.as_ref().zip(auth_row), faults);
+        let needs = Needs { person, device, identity };
+        let (provider, retry) = self
+            .provider(file, faults)
+            .filter(|(provider, _)| enough(provider, needs, provider_place(file), faults))
+            .unzip();
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
+        fapi::check_file(file, faults);
         let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
         let pkce = pkce(file.pkce.as_ref(), faults);
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
+        let dpop = dpop(file, faults);
         let default_token_lifetime = lifetime(file.default_token_lifetime.as_ref(), faults);
 
         let profile = id?;
         let origins = OriginSet::new(self.routing.origins_of(&profile));
-        Some(Profile {
+        let profile = Profile {
             registration: ClientRegistration {
                 profile,
                 provider: provider?,
@@ -116,20 +128,28 @@ impl Profiles<'_> {
                 authorize_params,
                 token_params,
                 pkce: pkce?,
+                dpop: dpop?,
                 id_token_signing_alg,
                 default_token_lifetime,
                 refresh: RefreshPolicy::default(),
-                retry: RetryPolicy::default(),
+                retry: retry?,
             },
             grant: grant?,
             grant_name: grant_row?.name,
             client_auth: client_auth?,
             client_auth_name: auth_row?.name,
             origins,
-        })
+        };
+        fapi::check(file, &profile, faults);
+        if let Some(required) =
+            file.require_iss.as_ref().filter(|_| profile.registration.provider.issuer.is_none())
+        {
+            faults.push(&required.at, "needs the provider's `issuer` to compare with");
+        }
+        Some(profile)
     }
 
-    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<ProviderDetails> {
+    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<(ProviderDetails, RetryPolicy)> {
         let Some(name) = &file.provider else {
             faults.missing(&file.at.join("provider"), "it names a provider");
             return None;
@@ -141,8 +161,29 @@ impl Profiles<'_> {
         }
         // Its own faults are noted once, where the providers are checked.
         let mut noted = Faults::default();
-        self.providers
-            .with(&name.value, &mut noted, |file, faults| providers::provider(&name.value, file, faults))
+        self.providers.with(&name.value, &mut noted, |provider, noted| {
+            let outbound = outbound::of_profile(provider, file, self.secrets, self.tls, faults);
+            let details = providers::provider(&name.value, provider, noted)?;
+            Some((ProviderDetails { outbound: outbound?, ..details }, outbound::retry(provider)))
+        })
+    }
+}
+
+/// Whether there is a client certificate where one is needed (RFC 8705 sections 2 and 3).
+fn check_certificate(
+    file: &ProfileFile,
+    auth: Option<(&Arc<dyn ClientAuthentication>, &ClientAuthRow)>,
+    faults: &mut Faults,
+) {
+    if file.tls.is_some() {
+        return;
+    }
+    let what = "`tls = { cert = \"client.pem\", key = \"client.key\" }`";
+    if let Some((_, row)) = auth.filter(|(method, _)| method.needs_certificate()) {
+        let needed = format!("client_auth = \"{}\" needs {what}", row.name);
+        faults.missing(&file.at.join("tls"), needed);
+    } else if let Some(bound) = file.certificate_bound_tokens.as_ref().filter(|bound| bound.value) {
+        faults.push(&bound.at, format!("needs the certificate that they are bound to: {what}"));
     }
 }
 
@@ -265,6 +306,27 @@ fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Stri
         return None;
     }
     Some(text.value.clone())
+}
+
+/// What proofs of possession are signed with; `Some(None)` if there are none (RFC 9449).
+fn dpop(file: &ProfileFile, faults: &mut Faults) -> Option<Option<SignatureAlgorithm>> {
+    let algorithm = match &file.dpop_signing_alg {
+        None => dpop::ALGORITHMS[0],
+        Some(name) => {
+            let found = dpop::ALGORITHMS.into_iter().find(|algorithm| algorithm.name() == name.value);
+            if found.is_none() {
+                let hint = suggestion(&name.value, dpop::ALGORITHMS.map(SignatureAlgorithm::name));
+                faults.push(&name.at, format!("`{}` signs no DPoP proofs here{hint}", name.value));
+            }
+            found?
+        }
+    };
+    let by_profile = fapi::is_wanted(file) && !fapi::is_certificate_bound(file);
+    let wanted = file.dpop.as_ref().map_or(by_profile, |wanted| wanted.value);
+    if let (false, Some(name)) = (wanted, &file.dpop_signing_alg) {
+        faults.push(&name.at, "is of no use without `dpop = true`");
+    }
+    Some(wanted.then_some(algorithm))
 }
 
 fn lifetime(given: Option<&Located<Duration>>, faults: &mut Faults) -> Option<Duration> {

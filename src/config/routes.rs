@@ -8,13 +8,14 @@ use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::path;
-use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
+use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamTls};
 use http::Method;
 use url::Url;
 
 use super::error::{Faults, Place, suggestion};
 use super::file::{ProfileFile, RouteFile};
 use super::reader::Located;
+use super::tls::Tls;
 use super::urls;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,6 +27,7 @@ const SUBJECTS: [(&str, SubjectSource); 3] =
 pub(super) fn routes(
     files: &BTreeMap<String, RouteFile>,
     profiles: &BTreeMap<String, ProfileFile>,
+    tls: &Tls<'_>,
     whole: &Place,
     faults: &mut Faults,
 ) -> RoutingTable {
@@ -38,7 +40,9 @@ pub(super) fn routes(
         {
             faults.push(&file.at.join("path"), format!("is also that of routes.{other}"));
         }
-        checked.extend(route(name, file, path, profiles, whole, faults));
+        let tls = upstream_tls(file, profiles, tls, faults);
+        let checked_route = route(name, file, path, profiles, whole, faults);
+        checked.extend(checked_route.and_then(|route| Some(Route { tls: tls?, ..route })));
     }
     RoutingTable::new(checked)
 }
@@ -84,6 +88,7 @@ fn route(
         id: id?,
         path: path?,
         origin: Arc::new(urls::origin(&upstream)?),
+        tls: None,
         upstream_path: upstream.path().trim_end_matches('/').to_owned(),
         profile: profile?,
         subject: subject?,
@@ -92,6 +97,35 @@ fn route(
         timeout: timeout?,
         max_body: file.max_body.as_ref().map(|size| size.value.0),
     })
+}
+
+/// TLS with the upstream, if it is another than with all of them. Tokens that are bound to the
+/// profile's certificate need it shown (RFC 8705 section 3).
+fn upstream_tls(
+    file: &RouteFile,
+    profiles: &BTreeMap<String, ProfileFile>,
+    tls: &Tls<'_>,
+    faults: &mut Faults,
+) -> Option<Option<UpstreamTls>> {
+    let profile = file.profile.as_ref().and_then(|name| profiles.get(&name.value));
+    let bound =
+        profile.filter(|profile| profile.certificate_bound_tokens.as_ref().is_some_and(|bound| bound.value));
+    let bound = bound.and_then(|profile| profile.tls.as_ref());
+    if file.tls.is_none() && bound.is_none() {
+        return Some(None);
+    }
+    let plain = file.upstream.as_ref().filter(|upstream| upstream.value.starts_with("http://"));
+    match (plain, &file.tls) {
+        (Some(_), Some(own)) => {
+            faults.push(&own.at, "is of no use: the upstream is not https");
+            return None;
+        }
+        (Some(upstream), None) => {
+            faults.push(&upstream.at, "must be https: the profile's tokens are bound to its certificate");
+            return None;
+        }
+        (None, own) => tls.of_route(own.as_ref(), bound, faults),
+    }
 }
 
 fn profile(

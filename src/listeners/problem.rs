@@ -10,6 +10,7 @@ use claviger_actors::protocol::identifiers::RouteId;
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::body::BodyFault;
 use claviger_actors::proxy::error::UpstreamError;
+use claviger_actors::proxy::headers::HeaderError;
 use claviger_actors::store::StoreError;
 use claviger_actors::supervision::AskError;
 use serde::Serialize;
@@ -136,6 +137,9 @@ impl Problem {
             }
             UpstreamError::RequestBody(BodyFault::Stalled { .. }) => {
                 Self::new(Code::BadRequest, detail, request_id).status(StatusCode::REQUEST_TIMEOUT)
+            }
+            UpstreamError::RequestHead(HeaderError::Unproven) => {
+                Self::new(Code::Internal, detail, request_id)
             }
             UpstreamError::RequestBody(_) | UpstreamError::RequestHead(_) => {
                 Self::new(Code::BadRequest, detail, request_id)

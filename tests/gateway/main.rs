@@ -13,6 +13,7 @@ mod client_auth;
 mod config;
 mod consent;
 mod device;
+mod dpop;
 mod failures;
 mod full_store;
 mod kill;

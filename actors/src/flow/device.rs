@@ -96,6 +96,7 @@ impl DeviceActor {
             code: self.shared.device.device_code.clone(),
             code_verifier: None,
             redirect_uri: None,
+            dpop_key: record.dpop_key.clone(),
             scopes: record.scopes.clone(),
             begun_at: record.created_at,
             kept: std::collections::BTreeMap::new(),

@@ -17,6 +17,7 @@ use super::record::{FlowRecord, PendingDevice, StateHash};
 use super::registrar::{FlowRegistrar, FlowServices};
 use super::request::{own_params, scopes};
 use crate::clock::Timestamp;
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::ConnectionId;
 use crate::supervision::{ActorRef, AskError};
 
@@ -155,6 +156,7 @@ async fn new_device(
         browser: state,
         return_to,
         device: Some(device.clone()),
+        dpop_key: registration.dpop.and_then(|algorithm| DpopKey::generate(algorithm).ok()),
         created_at,
         expires_at: created_at.after(codes.expires_in),
     };

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::ConnectionId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::{self, Secret};
@@ -51,6 +52,9 @@ pub struct FlowRecord {
     /// OpenID Connect nonce, if `openid` is asked for.
     #[serde(with = "optional_secret")]
     pub nonce: Option<Secret>,
+    /// The key whose thumbprint was sent as `dpop_jkt` (RFC 9449 section 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop_key: Option<DpopKey>,
     /// What was asked for, further scopes included.
     #[serde(default)]
     pub scopes: ScopeSet,

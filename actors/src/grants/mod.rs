@@ -16,6 +16,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::clock::{Entropy, Timestamp};
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::scope::ScopeSet;
@@ -58,6 +59,8 @@ pub struct Redemption {
     pub code_verifier: Option<CodeVerifier>,
     /// Byte for byte the one of the authorization request; there is none on a device.
     pub redirect_uri: Option<Url>,
+    /// The key whose thumbprint was sent as `dpop_jkt` (RFC 9449 section 10).
+    pub dpop_key: Option<DpopKey>,
     /// What was asked for.
     pub scopes: ScopeSet,
     /// When it was asked for: no login may lie further back than `max_age` before that.

@@ -6,6 +6,7 @@
 pub mod authorization_request;
 pub mod authorization_response;
 pub mod device_authorization;
+pub mod dpop;
 pub mod id_token;
 pub mod identifiers;
 pub mod json_template;

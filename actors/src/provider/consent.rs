@@ -11,7 +11,7 @@ use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
 use super::grant_request::{self, Ask, Granted};
 use super::save::{self, NewTokens, NotKept};
-use crate::connection::{Connection, ConnectionRecord, Held};
+use crate::connection::{Connection, ConnectionRecord, Failure, Held};
 use crate::grants::Redemption;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
@@ -51,9 +51,11 @@ pub(super) async fn redeem(
     nonce: Option<&Secret>,
 ) -> Outcome {
     let flight = take_turn(context, subject).await?;
-    let granted = grant_request::send(context, Ask::Redeem(subject, redemption))
+    let refused = |failure: Failure| context.failure_error(subject, &failure, None);
+    let dpop_key = grant_request::dpop_key(context, redemption.dpop_key.as_ref()).map_err(refused)?;
+    let granted = grant_request::send(context, Ask::Redeem(subject, redemption), dpop_key.as_ref())
         .await
-        .map_err(|failure| context.failure_error(subject, &failure, None))?;
+        .map_err(refused)?;
     accept(context, subject, granted, redemption, nonce, flight).await
 }
 

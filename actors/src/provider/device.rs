@@ -89,14 +89,19 @@ async fn ask(
     let endpoint = metadata.token_endpoint()?;
     let (call, scopes) = (&CallContext::default(), &redemption.scopes);
     let ask = GrantAsk { subject, call, scopes, redemption: Some(redemption) };
-    let request = grant_request::grant(context, &metadata, ask)?;
+    let mut request = grant_request::grant(context, &metadata, ask)?;
+    request.dpop_key = redemption.dpop_key.clone();
+    if let Some(key) = &redemption.dpop_key {
+        metadata.check_dpop(key.algorithm())?;
+    }
     let requested_at = context.now();
     context.counters.token_requests.fetch_add(1, Ordering::Relaxed);
     let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
     Ok(match context.token_endpoint.poll(to, request).await? {
         DeviceAnswer::Granted(response) => {
             let requested = Some(scopes.clone()).filter(|scopes| !scopes.is_empty());
-            Asked::Granted(Box::new(Granted { response: *response, requested_at, requested }))
+            let dpop_key = redemption.dpop_key.clone();
+            Asked::Granted(Box::new(Granted { response: *response, requested_at, dpop_key, requested }))
         }
         DeviceAnswer::Pending => Asked::Undecided(DevicePoll::Pending),
         DeviceAnswer::SlowDown => Asked::Undecided(DevicePoll::SlowDown),

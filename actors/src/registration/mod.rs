@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
+use crate::protocol::signing_key::SignatureAlgorithm;
 use authorization::AuthorizationOptions;
 use policy::{RefreshPolicy, RetryPolicy};
 
@@ -50,6 +51,9 @@ pub struct ClientRegistration {
     pub token_params: Vec<(String, String)>,
     /// PKCE method.
     pub pkce: Pkce,
+    /// What new tokens' proofs of possession are signed with, if they are to be bound to a key
+    /// (RFC 9449).
+    pub dpop: Option<SignatureAlgorithm>,
     /// Signature algorithm that ID tokens must have; otherwise metadata's, without `none`.
     pub id_token_signing_alg: Option<String>,
     /// Lifetime of a token whose answer has no `expires_in`.

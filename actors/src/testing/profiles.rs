@@ -52,6 +52,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
         authorize_params: Vec::new(),
         token_params: Vec::new(),
         pkce: Pkce::S256,
+        dpop: None,
         id_token_signing_alg: None,
         default_token_lifetime: None,
         refresh: RefreshPolicy::default(),

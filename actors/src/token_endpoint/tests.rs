@@ -11,6 +11,7 @@ use crate::clock::{SystemEntropy, Timestamp};
 use crate::grants::refresh_token::refresh_request;
 use crate::protocol::token::RefreshToken;
 use crate::registration::Endpoints;
+use crate::registration::outbound::Outbound;
 use crate::registration::settings::{Setting, Settings};
 use crate::testing::{Answer, ManualClock, ScriptedTransport, SentRequest, profiles};
 
@@ -267,4 +268,25 @@ async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
     let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await;
     assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);
     assert_eq!(transport.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provider_says_which_statuses_are_passing_trouble() {
+    let body = || json!({"error": "invalid_grant"});
+    for (statuses, status, class) in [
+        (vec![], 503, FailureClass::ClientMisconfigured),
+        (vec![], 429, FailureClass::ClientMisconfigured),
+        (vec![500..=599], 503, FailureClass::ProviderUnavailable),
+        (vec![500..=599], 429, FailureClass::ClientMisconfigured),
+        (vec![403..=404], 403, FailureClass::ProviderUnavailable),
+        (vec![403..=404], 400, FailureClass::GrantDead),
+    ] {
+        let transport = ScriptedTransport::new(move |_| Answer::json(status, body()));
+        let mut profile = profile("client_secret_basic");
+        let outbound = Outbound { retry_statuses: RetryStatuses(statuses.clone()), ..Outbound::default() };
+        profile.registration.provider.outbound = Arc::new(outbound);
+        let (endpoint, url) = (endpoint_over(&transport), profiles::url(TOKEN));
+        let failure = endpoint.request(to(&profile, &url), refresh()).await.unwrap_err();
+        assert_eq!(failure.class, class, "{statuses:?} {status}");
+    }
 }

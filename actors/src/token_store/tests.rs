@@ -100,6 +100,7 @@ fn record(token: &str) -> ConnectionRecord {
         issued_by: "https://as.example".to_owned(),
         held: Held::Tokens(Box::new(TokenSet {
             access_token: AccessToken::new(token).unwrap(),
+            dpop_key: None,
             token_type: TokenType::Bearer,
             obtained_at: at,
             expiry: Expiry::Stated { at: at.after(Duration::from_secs(60)) },
@@ -127,6 +128,7 @@ pub(super) fn save(id: &ConnectionId, token: &str, expected: Expected) -> SaveCo
 
 fn flow(state: &str, expires_at: u64) -> FlowRecord {
     FlowRecord {
+        dpop_key: None,
         state: StateHash::of(state),
         connection: id("p", "alice"),
         code_verifier: Some(Secret::new("verifier")),

@@ -8,6 +8,7 @@ fn forward_as(incoming: &[(&str, &str)], length: RequestLength) -> Result<Vec<St
     let added = Additions {
         upstream_host: "api.example",
         authorization: &token,
+        proof: None,
         peer: Some("192.0.2.7".parse().unwrap()),
         host: b"gw.internal:8080",
         https: false,
@@ -141,6 +142,7 @@ fn the_token_stays_marked_as_sensitive() {
     let added = Additions {
         upstream_host: "h",
         authorization: &token,
+        proof: None,
         peer: None,
         host: b"",
         https: true,
