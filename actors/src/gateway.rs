@@ -18,7 +18,7 @@ use crate::connection::{Connection, ConnectionView};
 use crate::flow::error::FlowError;
 use crate::flow::messages::{
     AcceptAuthorizationResponse, AuthorizationRedirect, BeginAuthorization, ConnectLink, CreateConnectLink,
-    FlowOutcome, TakeConnectLink,
+    FlowOutcome,
 };
 use crate::flow::registrar::FlowRegistrar;
 use crate::profile::Profile;
@@ -76,6 +76,7 @@ pub struct GatewayParts {
     pub cached_connections: usize,
 }
 
+mod device;
 mod operator;
 pub mod people;
 mod ports;
@@ -280,20 +281,6 @@ impl GatewayHandle {
         scopes: ScopeSet,
     ) -> Result<ConnectLink, FlowError> {
         self.0.registrar.ask(CreateConnectLink { connection, return_to, scopes }, ASK_DEADLINE).await?
-    }
-
-    /// Uses a connect link up and starts its flow.
-    ///
-    /// # Errors
-    /// [`FlowError::Invalid`] for a link that is unknown, used or expired.
-    pub async fn open_connect_link(
-        &self,
-        token: Secret,
-        browser: Option<Secret>,
-    ) -> Result<AuthorizationRedirect, FlowError> {
-        let session = self.0.registrar.ask(TakeConnectLink { token }, ASK_DEADLINE).await??;
-        let call = CallContext { scopes: session.scopes, ..CallContext::default() };
-        self.begin_authorization(session.connection, session.return_to, browser, Arc::new(call)).await
     }
 
     /// Starts a flow without a link, for a browser that calls a route; `call` is what it brings along.

@@ -14,6 +14,7 @@ use crate::protocol::token_error::TokenAnswerError;
 use crate::registration::ClientRegistration;
 use crate::registration::dynamic::DynamicRegistration;
 use crate::registration::settings::{Setting, Settings, SettingsError};
+use crate::registration::signing_keys::SigningKeys;
 
 /// Everything a `ProviderActor` needs to know of its profile.
 #[derive(Clone, Debug)]
@@ -46,9 +47,13 @@ impl Profile {
         }
     }
 
-    /// The keys that this profile signs with, of its client authentication and its grant.
+    /// The keys that this profile signs with, of its client authentication, its grant and its request
+    /// objects.
     pub fn signing_keys(&self) -> impl Iterator<Item = SigningKey> {
-        self.client.auth().into_iter().flat_map(|auth| auth.signing_keys()).chain(self.grant.signing_keys())
+        let request_object = self.registration.authorization.request_object.as_ref();
+        let request_object = request_object.map(SigningKeys::published).unwrap_or_default();
+        let of_client = self.client.auth().into_iter().flat_map(|auth| auth.signing_keys());
+        of_client.chain(self.grant.signing_keys()).chain(request_object)
     }
 }
 

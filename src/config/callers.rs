@@ -1,6 +1,7 @@
 //! Checks `[callers]`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use claviger_actors::protocol::identifiers::{CallerId, RouteId};
@@ -149,7 +150,8 @@ fn jwt(file: &JwtFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<Jwt
 }
 
 fn key_file(path: &Located<String>, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<KeySource> {
-    let (found, bytes) = secrets.file(path, faults)?;
+    let found = secrets.directory.join(&path.value).display().to_string();
+    let bytes = faults.note(&path.at, secrets.file(Path::new(&path.value), "file"))?;
     let keys = faults.note(&path.at, JwkSetView::parse(&bytes))?;
     if keys.is_empty() {
         faults.push(&path.at, "has no public key that can verify RS, PS, ES or EdDSA signatures");

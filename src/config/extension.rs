@@ -53,7 +53,14 @@ impl<'a> Extension<'a> {
             self.complete = false;
             return None;
         };
-        build(&mut self.settings).map_err(|error| self.refused.push(error)).ok()
+        let refused = &mut self.refused;
+        // Two extensions may share a key, and refuse it for the same reason.
+        let note = |error| {
+            if !refused.contains(&error) {
+                refused.push(error)
+            }
+        };
+        build(&mut self.settings).map_err(note).ok()
     }
 
     /// Notes what the extensions refused, and the keys that none of them took. `keys` are the

@@ -28,6 +28,16 @@ pub(super) enum CheckedClient {
     Registered(Given, RegisteredAuth),
 }
 
+impl CheckedClient {
+    /// The method by which it proves itself, as far as it is known before a registration.
+    pub(super) fn auth(&self) -> Option<&Arc<dyn ClientAuthentication>> {
+        match self {
+            Self::Given(_, auth) | Self::Registered(_, RegisteredAuth::Own { auth, .. }) => Some(auth),
+            Self::Registered(_, RegisteredAuth::Secret { .. }) => None,
+        }
+    }
+}
+
 /// What `registration` says.
 pub(super) struct Given {
     initial_access_token: Option<Secret>,

@@ -5,6 +5,7 @@ mod callers;
 mod catalogue;
 mod faults;
 mod keys;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -148,6 +149,9 @@ fn the_tour_shows_every_key() {
         file::BasicFile::KEYS,
         file::JwtFile::KEYS,
         file::RouteFile::KEYS,
+        file::ProviderTlsFile::KEYS,
+        file::ClientTlsFile::KEYS,
+        file::RouteTlsFile::KEYS,
     ];
     for key in tables.concat() {
         let shown = tour.contains(&format!("{key} = ")) || tour.contains(&format!(".{key}"));

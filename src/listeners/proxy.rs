@@ -11,8 +11,7 @@
 //! 5. the token, and only then the upstream.
 //!
 //! Reading order: `gateway` (what is needed of the engine), `asked` (1), `call` (2 to 4; `gather` for
-//! what a call brings along), `token` and
-//! `consent` (5), `forward` and `answer`.
+//! what a call brings along), `token` and `consent` (5), `forward` with `possession`, and `answer`.
 
 mod answer;
 mod asked;
@@ -21,6 +20,7 @@ mod consent;
 mod forward;
 pub mod gateway;
 mod gather;
+mod possession;
 mod request_id;
 mod token;
 

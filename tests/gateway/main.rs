@@ -14,6 +14,8 @@ mod callers;
 mod client_auth;
 mod config;
 mod consent;
+mod device;
+mod dpop;
 mod failures;
 mod full_store;
 mod kill;

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod caller_issuer;
+pub mod dpop_upstream;
 pub mod gateway;
 pub mod gateway_config;
 pub mod http;

@@ -10,6 +10,7 @@ pub mod client_secret_post;
 pub mod client_secret_query;
 pub mod none;
 pub mod private_key_jwt;
+pub mod tls_client_auth;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +66,11 @@ pub trait ClientAuthentication: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// Whether the proof is a certificate that the connection shows (RFC 8705).
+    fn needs_certificate(&self) -> bool {
+        false
+    }
+
     /// Adds the proof to `request`. Called anew for every attempt.
     fn authenticate(
         &self,
@@ -89,6 +95,8 @@ pub static CLIENT_AUTH_METHODS: &[ClientAuthRow] = &[
     ClientAuthRow { name: client_secret_jwt::NAME, build: client_secret_jwt::build },
     ClientAuthRow { name: private_key_jwt::NAME, build: private_key_jwt::build },
     ClientAuthRow { name: none::NAME, build: none::build },
+    ClientAuthRow { name: tls_client_auth::PKI, build: tls_client_auth::build },
+    ClientAuthRow { name: tls_client_auth::SELF_SIGNED, build: tls_client_auth::build },
 ];
 
 /// The row of the method `name`.

@@ -92,6 +92,20 @@ fn a_public_client_only_names_itself() {
 }
 
 #[test]
+fn a_certificate_is_the_connections_to_show_and_the_body_says_whose_it_is() {
+    for name in ["tls_client_auth", "self_signed_tls_client_auth"] {
+        let method = (find(name).unwrap().build)(&mut Settings::default()).unwrap();
+        assert!(method.needs_certificate());
+        // RFC 8705 section 2: `client_id` is a must.
+        let request = authenticated(name, "s6BhdRkqt3", "unused");
+        assert_eq!(request.get("client_id").unwrap().expose(), "s6BhdRkqt3");
+        assert_eq!((request.params.len(), request.headers.len()), (2, 0));
+    }
+    let secret = (find("client_secret_basic").unwrap().build)(&mut settings("x")).unwrap();
+    assert!(!secret.needs_certificate());
+}
+
+#[test]
 fn a_method_takes_its_secret_and_says_when_there_is_none() {
     for name in ["client_secret_basic", "client_secret_post", "client_secret_jwt"] {
         let build = find(name).unwrap().build;

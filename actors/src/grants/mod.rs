@@ -5,6 +5,7 @@
 mod assertion;
 pub mod authorization_code;
 pub mod client_credentials;
+pub mod device_code;
 pub mod jwt_bearer;
 pub mod password;
 pub mod refresh_token;
@@ -19,6 +20,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::clock::{Entropy, Timestamp};
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::saml::SamlError;
@@ -54,15 +56,18 @@ pub struct GrantContext<'a> {
     pub entropy: &'a dyn Entropy,
 }
 
-/// What an authorization response brought, and what its flow remembered (RFC 6749 section 4.1.3).
+/// What a person's consent brought, and what its flow remembered (RFC 6749 section 4.1.3, RFC 8628
+/// section 3.4).
 #[derive(Clone, Debug)]
 pub struct Redemption {
-    /// The authorization code; sent at most once.
+    /// The authorization code, sent at most once, or the device code.
     pub code: Secret,
     /// The verifier of the challenge that was sent (RFC 7636 section 4.5).
     pub code_verifier: Option<CodeVerifier>,
-    /// Byte for byte the one of the authorization request.
-    pub redirect_uri: Url,
+    /// Byte for byte the one of the authorization request; there is none on a device.
+    pub redirect_uri: Option<Url>,
+    /// The key whose thumbprint was sent as `dpop_jkt` (RFC 9449 section 10).
+    pub dpop_key: Option<DpopKey>,
     /// What was asked for.
     pub scopes: ScopeSet,
     /// When it was asked for: no login may lie further back than `max_age` before that.
@@ -118,6 +123,11 @@ pub trait Grant: Send + Sync + fmt::Debug {
     /// Whether a person consents in a browser before the first token request.
     fn needs_person(&self) -> bool;
 
+    /// Whether that person consents on another device (RFC 8628), and no browser comes back.
+    fn uses_device(&self) -> bool {
+        false
+    }
+
     /// Whether it names the client by its identifier, whatever the client authentication.
     fn needs_client_id(&self) -> bool {
         true
@@ -160,6 +170,7 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: device_code::NAME, build: device_code::build },
     GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
     GrantRow { name: password::NAME, build: password::build },
     GrantRow { name: saml2_bearer::NAME, build: saml2_bearer::build },

@@ -7,6 +7,8 @@ pub mod answer_format;
 pub mod authorization_request;
 pub mod authorization_response;
 pub mod client_registration;
+pub mod device_authorization;
+pub mod dpop;
 pub mod id_token;
 pub mod identifiers;
 pub mod introspection;

@@ -9,14 +9,16 @@ use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
 use super::authorization;
 use super::consent::{self, Revoked};
 use super::context::ProviderContext;
+use super::device;
 use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::introspection;
 use super::messages::{
-    AuthorizationTarget, GetAccessToken, GetConnection, GetUserInfo, ImportConnection, IntrospectConnection,
-    PrepareAuthorization, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RekeyConnection, Rekeyed,
-    RevocationCounts, RevokeAll, RevokeConnection, UserInfo,
+    AuthorizationTarget, AuthorizeDevice, DevicePoll, GetAccessToken, GetConnection, GetUserInfo,
+    ImportConnection, IntrospectConnection, PollDevice, PrepareAuthorization, RedeemAuthorizationCode,
+    RefreshAhead, RefreshNow, RekeyConnection, Rekeyed, RevocationCounts, RevokeAll, RevokeConnection,
+    UserInfo,
 };
 use super::rekey;
 use super::revoke_all;
@@ -24,6 +26,7 @@ use super::scopes;
 use super::userinfo;
 use super::want::{Want, settled_error};
 use crate::connection::Connection;
+use crate::protocol::device_authorization::DeviceAuthorization;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::introspection::IntrospectionResponse;
 use crate::store::StoreError;
@@ -110,6 +113,24 @@ impl Handler<PrepareAuthorization> for ProviderActor {
     fn handle(&mut self, message: PrepareAuthorization, _: &mut Self::Context) -> Self::Result {
         let context = self.context.clone();
         Box::pin(async move { authorization::prepare(&context, &message.params).await })
+    }
+}
+
+impl Handler<AuthorizeDevice> for ProviderActor {
+    type Result = ResponseFuture<Result<DeviceAuthorization, TokenError>>;
+
+    fn handle(&mut self, message: AuthorizeDevice, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { device::authorize(&context, &message.params).await })
+    }
+}
+
+impl Handler<PollDevice> for ProviderActor {
+    type Result = ResponseFuture<Result<DevicePoll, TokenError>>;
+
+    fn handle(&mut self, message: PollDevice, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { device::poll(&context, &message.subject, &message.redemption).await })
     }
 }
 

@@ -3,8 +3,8 @@
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
 //! `want` (what is asked for), `scopes` (what is asked for beyond the profile's), `client` (who we
 //! are), `exchange` (obtain or refresh), `save` (durable before used), `authorization` (where to send
-//! a browser), `consent` (changes from outside), `rekey` (under another subject), `introspection`,
-//! `userinfo` (who the person is), `revoke_all`.
+//! a browser), `device` (consent on another device), `consent` (changes from outside), `rekey` (under
+//! another subject), `introspection`, `userinfo` (who the person is), `revoke_all`.
 
 pub mod actor;
 mod authorization;
@@ -12,6 +12,7 @@ pub mod breaker;
 mod client;
 mod consent;
 pub mod context;
+mod device;
 pub mod error;
 mod exchange;
 mod expiry;

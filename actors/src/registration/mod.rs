@@ -17,6 +17,7 @@ use url::Url;
 use crate::protocol::identifiers::{ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SignatureAlgorithm;
 use crate::protocol::template::{CallContext, Template, TemplateError};
 use authorization::AuthorizationOptions;
 use policy::{RefreshPolicy, RetryPolicy};
@@ -58,6 +59,9 @@ pub struct ClientRegistration {
     pub refresh_params: Vec<(String, Template)>,
     /// PKCE method.
     pub pkce: Pkce,
+    /// What new tokens' proofs of possession are signed with, if they are to be bound to a key
+    /// (RFC 9449).
+    pub dpop: Option<SignatureAlgorithm>,
     /// Signature algorithm that ID tokens must have; otherwise metadata's, without `none`.
     pub id_token_signing_alg: Option<String>,
     /// Lifetime of a token whose answer has no `expires_in`.

@@ -9,6 +9,7 @@ fn forward_as(incoming: &[(&str, &str)], length: RequestLength) -> Result<Vec<St
         upstream_host: "api.example",
         token_header: &header::AUTHORIZATION,
         authorization: &token,
+        proof: None,
         peer: Some("192.0.2.7".parse().unwrap()),
         host: b"gw.internal:8080",
         https: false,
@@ -143,6 +144,7 @@ fn the_token_stays_marked_as_sensitive() {
         upstream_host: "h",
         token_header: &header::AUTHORIZATION,
         authorization: &token,
+        proof: None,
         peer: None,
         host: b"",
         https: true,
@@ -200,6 +202,7 @@ fn a_token_in_a_header_of_its_own_replaces_every_spelling_of_it() {
     let token = HeaderValue::from_static("shpat");
     let name = HeaderName::from_static("x-shopify-access-token");
     let added = Additions {
+        proof: None,
         upstream_host: "h",
         token_header: &name,
         authorization: &token,
