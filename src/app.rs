@@ -13,9 +13,11 @@ use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::{App as Application, HttpServer};
 use claviger_actors::clock::{SystemClock, SystemEntropy};
 use claviger_actors::gateway::{GatewayHandle, GatewayParts};
+use claviger_actors::protocol::template::CallDigest;
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::store::StoreError;
 use claviger_actors::store::sealed::Vault;
+use claviger_actors::transport::Transport;
 use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -138,12 +140,14 @@ impl RunningApp {
         let store = actix_web::rt::task::spawn_blocking(opener).await.map_err(io::Error::other)??;
         let tls = client_tls::trusting_the_system()?;
         let entropy = Arc::new(SystemEntropy);
+        let transport: Arc<dyn Transport> = Arc::new(ProviderClient::new(tls.clone()));
+        let digest = CallDigest::new(&config.keyring.derive("calls of a connection"));
         let gateway = GatewayHandle::start(GatewayParts {
             profiles: config.profiles.into_iter().map(Arc::new).collect(),
             routing: config.routing,
             store,
             vault: Vault::new(config.keyring, entropy.clone()),
-            transport: Arc::new(ProviderClient::new(tls.clone())),
+            transport: transport.clone(),
             clock: Arc::new(SystemClock),
             entropy,
             cached_connections: CACHED_CONNECTIONS,
@@ -151,9 +155,10 @@ impl RunningApp {
         .await?;
 
         let public_url = config.server.public_url;
-        let callers = CallerDirectory::new(config.callers);
+        let callers = CallerDirectory::new(config.callers, &transport);
         let upstream = Arc::new(UpstreamSettings::new(tls));
-        let proxy_state = ProxyState::new(gateway.clone(), Arc::new(callers), public_url.clone(), upstream);
+        let proxy_state =
+            ProxyState::new(gateway.clone(), Arc::new(callers), public_url.clone(), upstream, digest);
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
         let admin_state = AdminState {
             gateway: gateway.clone(),

@@ -10,19 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
+use crate::registration::quirks::Presentation;
 use crate::store::Revision;
 
 mod record;
 mod view;
 
-pub use record::{ConnectionRecord, Held, InFlight, UncheckedIdToken};
+pub use record::{ConnectionRecord, Held, InFlight, MovingTo, UncheckedIdToken};
 pub use view::ConnectionView;
 
 /// The upstream origins (`scheme://host:port`) that a token set may be sent to. They are part of
@@ -65,6 +68,8 @@ pub enum Reason {
     ProviderChanged,
     /// A route now leads to an upstream that this token set was not obtained for.
     UpstreamChanged,
+    /// A route needs scopes that were not granted.
+    ScopeMissing,
     /// The ID token of a refresh named another subject.
     SubjectChanged,
     /// A refresh was cut off between request and answer, and its refresh token is now refused.
@@ -103,7 +108,7 @@ pub enum Actor {
     Provider,
 }
 
-/// The four classes of failure of a token request. Only the first ends a connection.
+/// The classes of failure of a token request. Only the first ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
@@ -115,6 +120,9 @@ pub enum FailureClass {
     ProviderUnavailable,
     /// Our own fault.
     Internal,
+    /// The call does not bring along what the request needs. Nothing was asked of the provider, and
+    /// nothing is wrong with the connection: another call may well succeed.
+    Call,
 }
 
 /// A failed token request, as the state machine sees it.
@@ -228,7 +236,8 @@ impl ConnectionState {
         if failure.class == FailureClass::GrantDead {
             return Self::NeedsConsent { reason: failure.reason, since: now };
         }
-        if matches!(self, Self::NeedsConsent { .. } | Self::Unsaved { .. }) {
+        let settled = matches!(self, Self::NeedsConsent { .. } | Self::Unsaved { .. });
+        if settled || failure.class == FailureClass::Call {
             // Nothing was asked of the provider for these; there is nothing to add.
             return self;
         }
@@ -307,6 +316,7 @@ pub struct Connection {
 /// What the hot path reads, worked out once when a connection is published.
 #[derive(Debug)]
 struct ReadyToken {
+    header: HeaderName,
     authorization: HeaderValue,
     fingerprint: TokenFingerprint,
     usable_until: Timestamp,
@@ -330,6 +340,7 @@ impl Connection {
                 let usable_until = refresh.usable_until(tokens);
                 let refresh_from = refresh.refresh_from(tokens);
                 ReadyToken {
+                    header: AUTHORIZATION,
                     authorization: tokens.access_token.bearer_header(),
                     fingerprint: tokens.access_token.fingerprint(),
                     usable_until,
@@ -349,6 +360,18 @@ impl Connection {
             ready,
             refresh_asked_at,
         }
+    }
+
+    /// The same connection, its token presented in the API's own way.
+    #[must_use]
+    pub fn presented_as(mut self, presentation: &Presentation) -> Self {
+        if let (Some(ready), Some(tokens)) = (&mut self.ready, self.state.tokens())
+            && *presentation != Presentation::default()
+        {
+            ready.header = presentation.header();
+            ready.authorization = tokens.access_token.header(presentation.scheme());
+        }
+        self
     }
 
     /// Whether it is this reader's turn to have the token refreshed ahead of its end: `true` at most
@@ -399,9 +422,19 @@ impl Connection {
         self.standing.store(REFUSED, Ordering::Relaxed);
     }
 
-    /// The `Authorization` value to send upstream if the token is usable at `now`.
+    /// The header that carries the token: `Authorization`, unless the API has one of its own.
+    pub fn token_header(&self) -> &HeaderName {
+        self.ready.as_ref().map_or(&AUTHORIZATION, |ready| &ready.header)
+    }
+
+    /// That header's value to send upstream if the token is usable at `now`.
     pub fn authorization(&self, now: Timestamp) -> Option<&HeaderValue> {
         self.ready.as_ref().filter(|ready| now < ready.usable_until).map(|ready| &ready.authorization)
+    }
+
+    /// Whether every scope of `needed` was granted.
+    pub fn covers(&self, needed: &ScopeSet) -> bool {
+        needed.is_empty() || self.state.tokens().is_some_and(|tokens| tokens.covers(needed))
     }
 
     /// The fingerprint of the access token held.

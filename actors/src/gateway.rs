@@ -24,7 +24,9 @@ use crate::flow::registrar::FlowRegistrar;
 use crate::profile::Profile;
 use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::provider::actor::ProviderActor;
@@ -75,6 +77,7 @@ pub struct GatewayParts {
 }
 
 mod operator;
+pub mod people;
 mod ports;
 
 struct Provider {
@@ -212,6 +215,17 @@ impl GatewayHandle {
         self.0.providers.values().map(|provider| provider.context.profile.clone()).collect()
     }
 
+    /// The public keys that profiles sign with, each once, in the order of the profiles (RFC 7517).
+    pub fn published_keys(&self) -> Vec<serde_json::Value> {
+        let mut keys: Vec<SigningKey> = Vec::new();
+        for key in self.0.providers.values().flat_map(|provider| provider.context.profile.signing_keys()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys.iter().map(SigningKey::public_jwk).collect()
+    }
+
     /// The current moment.
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
@@ -254,7 +268,8 @@ impl GatewayHandle {
         }
     }
 
-    /// Makes a one-time connect link. `return_to` must have been checked.
+    /// Makes a one-time connect link that asks for `scopes` beyond the profile's. `return_to` must
+    /// have been checked.
     ///
     /// # Errors
     /// [`FlowError::UnknownProfile`], [`FlowError::NoConsentNeeded`], or the store's fault.
@@ -262,8 +277,9 @@ impl GatewayHandle {
         &self,
         connection: ConnectionId,
         return_to: Option<String>,
+        scopes: ScopeSet,
     ) -> Result<ConnectLink, FlowError> {
-        self.0.registrar.ask(CreateConnectLink { connection, return_to }, ASK_DEADLINE).await?
+        self.0.registrar.ask(CreateConnectLink { connection, return_to, scopes }, ASK_DEADLINE).await?
     }
 
     /// Uses a connect link up and starts its flow.
@@ -276,10 +292,11 @@ impl GatewayHandle {
         browser: Option<Secret>,
     ) -> Result<AuthorizationRedirect, FlowError> {
         let session = self.0.registrar.ask(TakeConnectLink { token }, ASK_DEADLINE).await??;
-        self.begin_authorization(session.connection, session.return_to, browser).await
+        let call = CallContext { scopes: session.scopes, ..CallContext::default() };
+        self.begin_authorization(session.connection, session.return_to, browser, Arc::new(call)).await
     }
 
-    /// Starts a flow without a link, for a browser that calls a route.
+    /// Starts a flow without a link, for a browser that calls a route; `call` is what it brings along.
     ///
     /// # Errors
     /// [`FlowError`], if the provider's metadata or the store cannot be had.
@@ -288,8 +305,9 @@ impl GatewayHandle {
         connection: ConnectionId,
         return_to: Option<String>,
         browser: Option<Secret>,
+        call: Arc<CallContext>,
     ) -> Result<AuthorizationRedirect, FlowError> {
-        let message = BeginAuthorization { connection, return_to, browser };
+        let message = BeginAuthorization { connection, return_to, browser, call };
         self.0.registrar.ask(message, ASK_DEADLINE).await?
     }
 

@@ -9,10 +9,10 @@ use url::Url;
 
 use crate::clock::Timestamp;
 use crate::connection::{Failure, FailureClass, Reason};
-use crate::protocol::id_token::{self, IdTokenChecks, IdTokenClaims, IdTokenError};
+use crate::protocol::id_token::IdTokenError;
 use crate::protocol::jwk::JwkSetView;
+use crate::protocol::jwt::JwtError;
 use crate::protocol::metadata::is_allowed_endpoint;
-use crate::protocol::secret::Secret;
 use crate::protocol::token_error::TokenAnswerError;
 use crate::token_endpoint::{failure, failure_of_transport, get_json};
 use crate::transport::Transport;
@@ -28,15 +28,33 @@ const FAILURE_KEPT: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 512 * 1024;
 
-/// Why an ID token could not be verified.
+/// Why a token could not be verified.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum VerifyError {
+pub enum VerifyError<E> {
     /// The keys could not be had.
-    #[error("the provider's keys could not be fetched: {}", .0.detail)]
+    #[error("the issuer's keys could not be fetched: {}", .0.detail)]
     Keys(Failure),
     /// The token is not to be believed.
     #[error(transparent)]
-    Token(#[from] IdTokenError),
+    Token(#[from] E),
+}
+
+/// A fault of a token that newer keys may mend.
+pub trait UnknownKey {
+    /// Whether no key of the set suits.
+    fn is_unknown_key(&self) -> bool;
+}
+
+impl UnknownKey for IdTokenError {
+    fn is_unknown_key(&self) -> bool {
+        *self == Self::UnknownKey
+    }
+}
+
+impl UnknownKey for JwtError {
+    fn is_unknown_key(&self) -> bool {
+        *self == Self::UnknownKey
+    }
 }
 
 /// The key set of one issuer. One request is in flight at most; whoever comes meanwhile waits for
@@ -101,20 +119,23 @@ impl JwkSetCache {
         }
     }
 
-    /// Verifies an ID token with the keys at `uri`, which are fetched anew once if the token's is
-    /// not among them.
-    pub async fn verify(
+    /// Verifies a token with the keys at `uri`, which are fetched anew once if the token's is not
+    /// among them.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub async fn verify<T, E: UnknownKey>(
         &self,
         transport: &Arc<dyn Transport>,
         uri: &Url,
-        token: &Secret,
-        checks: &IdTokenChecks<'_>,
-    ) -> Result<IdTokenClaims, VerifyError> {
-        let keys = self.keys(transport, uri, checks.now, false).await.map_err(VerifyError::Keys)?;
-        match id_token::verify(token, &keys, checks) {
-            Err(IdTokenError::UnknownKey) => {
-                let newer = self.keys(transport, uri, checks.now, true).await.map_err(VerifyError::Keys)?;
-                Ok(id_token::verify(token, &newer, checks)?)
+        now: Timestamp,
+        check: impl Fn(&JwkSetView) -> Result<T, E>,
+    ) -> Result<T, VerifyError<E>> {
+        let keys = self.keys(transport, uri, now, false).await.map_err(VerifyError::Keys)?;
+        match check(&keys) {
+            Err(error) if error.is_unknown_key() => {
+                let newer = self.keys(transport, uri, now, true).await.map_err(VerifyError::Keys)?;
+                Ok(check(&newer)?)
             }
             verdict => Ok(verdict?),
         }

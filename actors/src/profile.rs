@@ -8,6 +8,8 @@ use crate::client_auth::{self, ClientAuthRow, ClientAuthentication};
 use crate::connection::OriginSet;
 use crate::grants::Grant;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SigningKey;
+use crate::protocol::template::{CallNeeds, Placeholder};
 use crate::protocol::token_error::TokenAnswerError;
 use crate::registration::ClientRegistration;
 use crate::registration::dynamic::DynamicRegistration;
@@ -29,6 +31,25 @@ pub struct Profile {
     pub client_auth_name: &'static str,
     /// The origins of all routes that use this profile: what a new token set is bound to.
     pub origins: OriginSet,
+}
+
+impl Profile {
+    /// What has to be gathered of a call for a token request, beyond its subject.
+    pub fn call_needs(&self) -> CallNeeds {
+        let params = [true, false].into_iter().flat_map(|refresh| self.registration.further_params(refresh));
+        let of_params = params.flat_map(|(_, template)| template.placeholders()).cloned();
+        let all = of_params.chain(self.grant.placeholders());
+        CallNeeds {
+            values: all.filter(|placeholder| *placeholder != Placeholder::Subject).collect(),
+            caller_token: self.grant.needs_caller_token(),
+            assertion: self.grant.needs_assertion(),
+        }
+    }
+
+    /// The keys that this profile signs with, of its client authentication and its grant.
+    pub fn signing_keys(&self) -> impl Iterator<Item = SigningKey> {
+        self.client.auth().into_iter().flat_map(|auth| auth.signing_keys()).chain(self.grant.signing_keys())
+    }
 }
 
 /// A client of an authorization server (RFC 6749 section 2).

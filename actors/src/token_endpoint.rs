@@ -55,21 +55,40 @@ impl TokenEndpoint {
         Self { transport, clock, entropy, credential: AtomicUsize::new(0) }
     }
 
-    /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
-    /// are never followed, and nothing is tried again here but with the client's next credential.
+    /// Sends a token request, with `further` parameters and the profile's proof of the client. Of
+    /// parameters with one name the first counts. Redirects are never followed, and nothing is tried
+    /// again here but with the client's next credential.
     pub async fn request(
         &self,
         to: Addressee<'_>,
         mut request: TokenRequest,
+        further: &[(String, Secret)],
     ) -> Result<TokenResponse, Failure> {
-        for (name, value) in &to.profile.registration.token_params {
+        let quirks = &*to.profile.registration.provider.quirks;
+        if request.get("resource").is_none() {
+            let resources = &to.profile.registration.authorization.resources;
+            resources.iter().for_each(|resource| request.add_resource(resource));
+        }
+        for (name, value) in further {
             // Neither the grant's own parameters nor the proof of the client can be overridden.
             if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
-                request.param(name, value.as_str());
+                request.param(name, value);
             }
         }
+        if let (Some(separator), Some(scope)) = (quirks.scope_separator, request.get("scope")) {
+            // No scope has a space in it, so each is a separator.
+            let scope = scope.expose().replace(' ', separator.encode_utf8(&mut [0; 4]));
+            request.param("scope", scope);
+        }
+        request.rename("scope", quirks.parameter("scope"));
+        request.format = quirks.token_request_format;
+        for (name, value) in &quirks.token_request_headers {
+            request.headers.insert(name, value.clone());
+        }
+        let format = quirks.answer_format();
         let read = |answer: &IncomingResponse| {
-            let read = parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now());
+            let now = self.clock.now();
+            let read = parse_token_answer(answer.status, &answer.headers, &answer.body, now, format);
             // Only here: other endpoints may refuse the same client for reasons of their own.
             to.client.note(&read);
             read
@@ -88,7 +107,9 @@ impl TokenEndpoint {
                 return Ok(());
             }
             let status = answer.status.as_u16();
-            let fault = TokenAnswerError::of_status(status, &answer.headers, &answer.body, self.clock.now());
+            let format = to.profile.registration.provider.quirks.answer_format();
+            let now = self.clock.now();
+            let fault = TokenAnswerError::of_answer(status, &answer.headers, &answer.body, now, format);
             let dead = matches!(&fault, TokenAnswerError::Refused { code, .. } if code == "invalid_token");
             if dead || fault.meaning() == Some(CodeMeaning::GrantDead) { Ok(()) } else { Err(fault) }
         };
@@ -146,7 +167,10 @@ impl TokenEndpoint {
             .auth
             .authenticate(&context, &mut request)
             .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
-        let sent = secrets_of(&request);
+        for name in ["client_id", "client_secret"] {
+            request.rename(name, registration.provider.quirks.parameter(name));
+        }
+        let sent = secrets_of(&request, registration.provider.quirks.parameter("client_id"));
         let deadline = registration.retry.request_timeout;
         let outgoing = request.into_outgoing(to.endpoint.clone(), deadline, MAX_ANSWER);
         let response = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
@@ -155,13 +179,18 @@ impl TokenEndpoint {
 }
 
 /// What a server must not get to repeat in our errors: every value sent, but for the public ones.
-fn secrets_of(request: &TokenRequest) -> Vec<Secret> {
-    const PUBLIC: [&str; 7] =
-        ["grant_type", "client_id", "redirect_uri", "scope", "token_type_hint", "resource", "audience"];
-    let params = request.params.iter().filter(|(name, _)| !PUBLIC.contains(&name.as_str()));
+fn secrets_of(request: &TokenRequest, client_id: &str) -> Vec<Secret> {
+    const PUBLIC: [&str; 6] =
+        ["grant_type", "redirect_uri", "scope", "token_type_hint", "resource", "audience"];
+    let public = |name: &str| name == client_id || PUBLIC.contains(&name);
+    let params = request.params.iter().chain(&request.query).filter(|(name, _)| !public(name));
     let basic = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let basic = basic.and_then(|value| value.split_once(' ')).map(|(_, proof)| Secret::from(proof));
-    params.map(|(_, value)| value.clone()).chain(basic).collect()
+    // A server that repeats its URL repeats what is in the query in its encoded form.
+    let encoded = request.query.iter().filter(|(name, _)| !public(name)).map(|(_, value)| {
+        Secret::new(url::form_urlencoded::byte_serialize(value.expose().as_bytes()).collect::<String>())
+    });
+    params.map(|(_, value)| value.clone()).chain(basic).chain(encoded).collect()
 }
 
 impl std::fmt::Debug for TokenEndpoint {
@@ -173,8 +202,12 @@ impl std::fmt::Debug for TokenEndpoint {
 impl TokenRequest {
     /// The request as a `POST` to `endpoint` (RFC 6749 section 3.2), allowed `deadline` in all and
     /// an answer of `max_body` bytes.
-    pub fn into_outgoing(self, endpoint: Url, deadline: Duration, max_body: usize) -> OutgoingRequest {
-        let (headers, body) = self.into_form();
+    pub fn into_outgoing(self, mut endpoint: Url, deadline: Duration, max_body: usize) -> OutgoingRequest {
+        if !self.query.is_empty() {
+            let pairs = self.query.iter().map(|(name, value)| (name.as_str(), value.expose()));
+            endpoint.query_pairs_mut().extend_pairs(pairs);
+        }
+        let (headers, body) = self.into_body();
         let outbound = Arc::default();
         OutgoingRequest { method: Method::POST, url: endpoint, headers, body, deadline, max_body, outbound }
     }

@@ -19,13 +19,14 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{alphabet, engine::DecodePaddingMode};
 use claviger_actors::clock::{Entropy, SystemEntropy, Timestamp};
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
 use quick_cache::sync::Cache;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::{Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Recalled};
+use super::{AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Recalled};
 
 /// What a caller without a valid credential is told.
 pub const CHALLENGE: &str = "Basic realm=\"claviger\", charset=\"UTF-8\"";
@@ -119,7 +120,10 @@ pub fn check_password_hash(hash: &str) -> Result<(), PasswordHashError> {
 }
 
 /// Sets the method up for the callers that have a Basic credential.
-pub(super) fn build(callers: &[(Arc<Caller>, ConfiguredCaller)]) -> Option<Box<dyn CallerAuth>> {
+pub(super) fn build(
+    callers: &[(Arc<Caller>, ConfiguredCaller)],
+    _: &Arc<dyn Transport>,
+) -> Option<Box<dyn CallerAuth>> {
     let users: HashMap<_, _> = callers
         .iter()
         .filter_map(|(caller, configured)| {
@@ -219,7 +223,7 @@ impl CallerAuth for HttpBasic {
         }
         match self.verdicts.get(&self.digest(header)) {
             Some(verdict) if now < verdict.until => match verdict.caller {
-                Some(caller) => Recalled::Accepted(caller),
+                Some(caller) => Recalled::Accepted(caller.into()),
                 None => Recalled::Refused,
             },
             _ => Recalled::Unknown,
@@ -230,7 +234,7 @@ impl CallerAuth for HttpBasic {
         &'a self,
         headers: &'a HeaderMap,
         now: Timestamp,
-    ) -> LocalBoxFuture<'a, Result<Arc<Caller>, CallerAuthError>> {
+    ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>> {
         Box::pin(async move {
             let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
             let digest = self.digest(header);
@@ -244,7 +248,7 @@ impl CallerAuth for HttpBasic {
                     verdict
                 }
             };
-            verdict.caller.ok_or(CallerAuthError::Refused)
+            verdict.caller.map(Into::into).ok_or(CallerAuthError::Refused)
         })
     }
 }

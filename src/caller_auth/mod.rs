@@ -2,19 +2,25 @@
 //!
 //! To add a credential: one new file here, one `mod` line and one row in [`CALLER_AUTH_METHODS`].
 
+pub mod api_key;
 pub mod http_basic;
+pub mod jwt;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
-use claviger_actors::protocol::identifiers::{CallerId, RouteId};
+use claviger_actors::protocol::identifiers::{CallerId, RouteId, Subject};
+use claviger_actors::protocol::secret::Secret;
+use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
 use thiserror::Error;
 
+pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
+pub use jwt::{JwtCredential, KeySource};
 
 /// An internal application that may call the gateway, as configured.
 #[derive(Clone, Debug)]
@@ -34,6 +40,43 @@ pub struct ConfiguredCaller {
     pub caller: Caller,
     /// Its HTTP Basic credential.
     pub basic: Option<BasicCredential>,
+    /// The hash of its API key.
+    pub api_key: Option<ApiKeyHash>,
+    /// Which JWTs are its own.
+    pub jwt: Option<JwtCredential>,
+}
+
+impl ConfiguredCaller {
+    /// A caller that has no credential yet.
+    pub fn new(caller: Caller) -> Self {
+        Self { caller, basic: None, api_key: None, jwt: None }
+    }
+}
+
+/// What a caller's own JWT says, verified.
+#[derive(Clone, Debug)]
+pub struct CallerToken {
+    /// Who issued it.
+    pub issuer: String,
+    /// Whom it is about, by the claim that the caller's configuration names.
+    pub subject: Option<Subject>,
+    /// Its claims that are texts, numbers or booleans of moderate length, as texts.
+    pub claims: BTreeMap<String, Secret>,
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedCaller {
+    /// The caller.
+    pub caller: Arc<Caller>,
+    /// What its JWT says, if it sent one.
+    pub token: Option<Arc<CallerToken>>,
+}
+
+impl From<Arc<Caller>> for AuthenticatedCaller {
+    fn from(caller: Arc<Caller>) -> Self {
+        Self { caller, token: None }
+    }
 }
 
 /// Why a caller is not let in.
@@ -41,17 +84,20 @@ pub struct ConfiguredCaller {
 #[non_exhaustive]
 pub enum CallerAuthError {
     /// It presented nothing that any method understands.
-    #[error("no credential was sent; send HTTP Basic credentials of a configured caller")]
+    #[error("no credential was sent; send that of a configured caller")]
     Absent,
     /// Its credential is wrong. Whether the name or the password is stays untold.
     #[error("the credential is not that of any configured caller")]
     Refused,
     /// Which of two credentials counts could be argued about.
-    #[error("Authorization was sent more than once")]
+    #[error("more than one credential was sent; send one")]
     Ambiguous,
     /// Too many credentials are being verified at once.
     #[error("too many new credentials are being verified; try again in a moment")]
     Overloaded,
+    /// It is a JWT, and the keys of its issuer cannot be had.
+    #[error("the keys that the token has to be verified with cannot be fetched; try again in a moment")]
+    KeysUnavailable,
 }
 
 /// What is known of a credential without verifying it anew.
@@ -60,7 +106,7 @@ pub enum Recalled {
     /// The request has no credential of this method.
     NotPresented,
     /// It was verified before and is right.
-    Accepted(Arc<Caller>),
+    Accepted(AuthenticatedCaller),
     /// It was verified before and is wrong, or is malformed.
     Refused,
     /// It has to be verified.
@@ -72,6 +118,11 @@ pub trait CallerAuth: Send + Sync {
     /// What to answer with in `WWW-Authenticate` (RFC 9110 section 11.6.1).
     fn challenge(&self) -> &'static str;
 
+    /// Whether its challenge is only of use where no other can be made: its scheme is none of HTTP's.
+    fn is_last_resort(&self) -> bool {
+        false
+    }
+
     /// Looks at a request's credential without waiting.
     fn recall(&self, headers: &HeaderMap, now: Timestamp) -> Recalled;
 
@@ -80,11 +131,13 @@ pub trait CallerAuth: Send + Sync {
         &'a self,
         headers: &'a HeaderMap,
         now: Timestamp,
-    ) -> LocalBoxFuture<'a, Result<Arc<Caller>, CallerAuthError>>;
+    ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>>;
 }
 
-/// Sets a method up for the callers that have its credential; `None` if none has.
-pub type BuildMethod = fn(&[(Arc<Caller>, ConfiguredCaller)]) -> Option<Box<dyn CallerAuth>>;
+/// Sets a method up for the callers that have its credential; `None` if none has. Keys that are
+/// somewhere else are fetched through the transport.
+pub type BuildMethod =
+    fn(&[(Arc<Caller>, ConfiguredCaller)], &Arc<dyn Transport>) -> Option<Box<dyn CallerAuth>>;
 
 /// One way to tell who is calling, and how it is set up.
 #[derive(Clone, Copy, Debug)]
@@ -96,48 +149,71 @@ pub struct CallerAuthMethod {
 }
 
 /// Every method.
-pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] =
-    &[CallerAuthMethod { name: "basic", build: http_basic::build }];
+pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
+    CallerAuthMethod { name: "basic", build: http_basic::build },
+    CallerAuthMethod { name: "jwt", build: jwt::build },
+    CallerAuthMethod { name: "api_key_hash", build: api_key::build },
+];
 
 /// All callers, and how each is told.
 pub struct CallerDirectory {
     methods: Vec<Box<dyn CallerAuth>>,
+    challenges: Vec<&'static str>,
 }
 
 impl CallerDirectory {
-    /// Gathers callers. Two with the same user name are a configuration error found before.
-    pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>) -> Self {
+    /// Gathers callers. Two with the same credential are a configuration error found before.
+    pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let methods = CALLER_AUTH_METHODS.iter().filter_map(|method| (method.build)(&callers)).collect();
-        Self { methods }
+        let methods: Vec<_> =
+            CALLER_AUTH_METHODS.iter().filter_map(|method| (method.build)(&callers, transport)).collect();
+        let mut challenges: Vec<_> = methods
+            .iter()
+            .filter(|method| !method.is_last_resort())
+            .map(|method| method.challenge())
+            .collect();
+        if challenges.is_empty() {
+            challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
+        }
+        Self { methods, challenges }
     }
 
     /// Tells who sent a request with these headers. A credential that was verified lately costs a
     /// digest and a look-up.
+    ///
+    /// # Errors
+    /// [`CallerAuthError`].
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         now: Timestamp,
-    ) -> Result<Arc<Caller>, CallerAuthError> {
+    ) -> Result<AuthenticatedCaller, CallerAuthError> {
         if headers.get_all(AUTHORIZATION).nth(1).is_some() {
             return Err(CallerAuthError::Ambiguous);
         }
+        let mut presented = None;
         for method in &self.methods {
-            return match method.recall(headers, now) {
-                Recalled::NotPresented => continue,
-                Recalled::Accepted(caller) => Ok(caller),
-                Recalled::Refused => Err(CallerAuthError::Refused),
-                Recalled::Unknown => method.verify(headers, now).await,
-            };
+            match method.recall(headers, now) {
+                Recalled::NotPresented => {}
+                _ if presented.is_some() => return Err(CallerAuthError::Ambiguous),
+                recalled => presented = Some((method, recalled)),
+            }
         }
-        let presented = headers.contains_key(AUTHORIZATION);
-        Err(if presented { CallerAuthError::Refused } else { CallerAuthError::Absent })
+        match presented {
+            Some((_, Recalled::Accepted(caller))) => Ok(caller),
+            Some((method, Recalled::Unknown)) => method.verify(headers, now).await,
+            Some(_) => Err(CallerAuthError::Refused),
+            None if headers.contains_key(AUTHORIZATION) || headers.contains_key(X_API_KEY) => {
+                Err(CallerAuthError::Refused)
+            }
+            None => Err(CallerAuthError::Absent),
+        }
     }
 
-    /// What to answer with in `WWW-Authenticate`.
-    pub fn challenge(&self) -> &'static str {
-        self.methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge())
+    /// What to answer with in `WWW-Authenticate`, one challenge a method.
+    pub fn challenges(&self) -> &[&'static str] {
+        &self.challenges
     }
 }
 

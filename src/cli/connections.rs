@@ -55,6 +55,18 @@ pub(super) enum ConnectionsCommand {
     },
     /// Take in a token set, read as JSON from standard input.
     Import(Target),
+    /// Ask the provider who the person is (OpenID Connect UserInfo).
+    Userinfo(Target),
+    /// Move it under another subject.
+    Rekey {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        to: NewSubject,
+        /// Replace the connection that is there.
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +75,28 @@ pub(super) struct Target {
     profile: String,
     /// Whose connection it is.
     subject: String,
+}
+
+/// Whose a connection becomes.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct NewSubject {
+    /// Its new subject.
+    #[arg(long, value_name = "SUBJECT")]
+    to: Option<String>,
+    /// The subject of its ID token.
+    #[arg(long)]
+    to_id_token_sub: bool,
+}
+
+impl NewSubject {
+    fn body(self, replace: bool) -> Bytes {
+        let to = match self.to {
+            Some(subject) => serde_json::json!({ "subject": subject, "replace": replace }),
+            None => serde_json::json!({ "to": "id_token_sub", "replace": replace }),
+        };
+        Bytes::from(to.to_string())
+    }
 }
 
 /// Asks the gateway that the configuration at `path` describes, and gives its answer.
@@ -103,6 +137,10 @@ fn request(
         ConnectionsCommand::Introspect(target) => (Method::POST, target, Some("introspect"), Bytes::new()),
         ConnectionsCommand::Delete(target) => (Method::DELETE, target, None, Bytes::new()),
         ConnectionsCommand::Import(target) => (Method::PUT, target, None, token_set(input)?),
+        ConnectionsCommand::Userinfo(target) => (Method::GET, target, Some("userinfo"), Bytes::new()),
+        ConnectionsCommand::Rekey { target, to, replace } => {
+            (Method::POST, target, Some("rekey"), to.body(replace))
+        }
     };
     for name in [&target.profile, &target.subject] {
         // A URL would take these for a way up the path.

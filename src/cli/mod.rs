@@ -4,6 +4,7 @@
 
 mod admin_client;
 mod connections;
+mod providers;
 mod revoke_all;
 mod secrets;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::environment::Environment;
-use crate::config::{self, GatewayConfig, catalogue};
+use crate::config::{self, GatewayConfig};
 use connections::ConnectionsCommand;
 
 /// OAuth 2.0 client gateway: internal applications call it, and it calls APIs with the right tokens.
@@ -43,9 +44,16 @@ enum Command {
     Providers {
         /// The provider to show.
         name: Option<String>,
+        /// Print its file instead: what `[providers.NAME]` would say.
+        #[arg(long)]
+        source: bool,
     },
     /// Read a password from standard input and print its hash, for `password_hash`.
-    HashSecret,
+    HashSecret {
+        /// Hash an API key instead, for `api_key_hash`: a long random one, made by a machine.
+        #[arg(long)]
+        api_key: bool,
+    },
     /// Make keys that token sets are sealed with.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -111,8 +119,8 @@ impl Cli {
             },
             Command::Demo { port_base } => return Outcome::Demo { port_base },
             Command::Check(args) => check(&args, environment, streams.errors),
-            Command::Providers { name } => providers(name.as_deref()),
-            Command::HashSecret => secrets::hash(streams.input),
+            Command::Providers { name, source } => providers::execute(name.as_deref(), source),
+            Command::HashSecret { api_key } => secrets::hash(streams.input, api_key),
             Command::Keys(KeysCommand::Generate) => Ok(secrets::generate_key()),
             Command::Connections { config, command } => {
                 connections::execute(command, &config.config, environment, streams.input)
@@ -161,14 +169,4 @@ fn check(
         count(config.callers.len(), "caller"),
         count(config.routing.iter().count(), "route"),
     )))
-}
-
-fn providers(name: Option<&str>) -> Result<Printed, String> {
-    let names: Vec<&str> = catalogue::CATALOGUE.iter().map(|preset| preset.name).collect();
-    match name {
-        None => Ok(Printed::new(names.join("\n"))),
-        Some(name) => catalogue::preset(name)
-            .map(|preset| Printed::new(preset.text))
-            .ok_or_else(|| format!("there is no provider `{name}`; known: {}", names.join(", "))),
-    }
 }

@@ -8,7 +8,7 @@ use claviger_actors::store::keyring::SealingKey;
 use zeroize::Zeroizing;
 
 use super::Printed;
-use crate::caller_auth::hash_secret;
+use crate::caller_auth::{hash_api_key, hash_secret};
 
 /// Longest password, in bytes.
 const MAX_PASSWORD: u64 = 1024;
@@ -18,11 +18,15 @@ pub(super) fn generate_key() -> Printed {
     Printed::new(SealingKey::generate(&SystemEntropy).expose())
 }
 
-/// The argon2id hash, in PHC form, of the line that `input` holds.
-pub(super) fn hash(input: &mut dyn BufRead) -> Result<Printed, String> {
-    let password = line(input).map_err(|error| format!("the password cannot be read: {error}"))?;
+/// The hash of the line that `input` holds: argon2id in PHC form, or the SHA-256 of an API key.
+pub(super) fn hash(input: &mut dyn BufRead, api_key: bool) -> Result<Printed, String> {
+    let what = if api_key { "key" } else { "password" };
+    let password = line(input).map_err(|error| format!("the {what} cannot be read: {error}"))?;
     if password.expose().is_empty() {
-        return Err("the password is empty: give it as one line on standard input".to_owned());
+        return Err(format!("the {what} is empty: give it as one line on standard input"));
+    }
+    if api_key {
+        return Ok(Printed::new(hash_api_key(&password)));
     }
     hash_secret(&password).map(Printed::new).map_err(|error| error.to_string())
 }

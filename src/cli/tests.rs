@@ -59,6 +59,14 @@ fn a_hash_verifies_the_line_that_was_given() {
 }
 
 #[test]
+fn an_api_key_is_hashed_as_a_caller_is_configured_with_it() {
+    let (done, hash, _) = run(&["hash-secret", "--api-key"], "abc\n");
+    assert_eq!(done, Some(true));
+    assert_eq!(hash, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+    assert_eq!(run(&["hash-secret", "--api-key"], "").0, Some(false));
+}
+
+#[test]
 fn a_bad_configuration_fails_check_and_run_alike() {
     let check = run(&["check"], "");
     assert_eq!(check.0, Some(false));
@@ -106,12 +114,18 @@ fn admin(answer: &'static str) -> (tempfile::TempDir, String, JoinHandle<String>
 #[test]
 fn connections_are_asked_for_at_the_admin_listener() {
     const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"state\":\"good\"}";
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["list", "--profile", "a b", "--limit", "5"], "GET /api/connections?profile=a+b&limit=5 HTTP/1.1"),
         (&["show", "calendar", "al/ice?"], "GET /api/connections/calendar/al%2Fice%3F HTTP/1.1"),
         (&["refresh", "calendar", "alice"], "POST /api/connections/calendar/alice/refresh HTTP/1.1"),
         (&["introspect", "calendar", "alice"], "POST /api/connections/calendar/alice/introspect HTTP/1.1"),
         (&["import", "calendar", "alice"], "PUT /api/connections/calendar/alice HTTP/1.1"),
+        (&["userinfo", "calendar", "alice"], "GET /api/connections/calendar/alice/userinfo HTTP/1.1"),
+        (&["rekey", "calendar", "s1", "--to", "alice"], "POST /api/connections/calendar/s1/rekey HTTP/1.1"),
+        (
+            &["rekey", "calendar", "s1", "--to-id-token-sub", "--replace"],
+            "POST /api/connections/calendar/s1/rekey",
+        ),
     ];
     for (arguments, line) in cases {
         let (_directory, path, asked) = admin(GOOD);
@@ -121,8 +135,23 @@ fn connections_are_asked_for_at_the_admin_listener() {
         assert!(asked.starts_with(line), "{asked}");
         assert!(asked.to_lowercase().contains("authorization: bearer hush\r\n"), "{asked}");
         assert_eq!(asked.ends_with("{\"access_token\":\"t\"}"), arguments[0] == "import", "{asked}");
+        if arguments[0] == "rekey" {
+            let body = match arguments.len() {
+                5 if arguments[3] == "--to" => r#"{"replace":false,"subject":"alice"}"#,
+                _ => r#"{"replace":true,"to":"id_token_sub"}"#,
+            };
+            assert!(asked.ends_with(body), "{asked}");
+        }
         assert_eq!((done, errors.as_str()), (Some(true), ""));
         assert_eq!(output, "{\n  \"state\": \"good\"\n}\n");
+    }
+}
+
+#[test]
+fn a_connection_moves_to_one_subject() {
+    for wrong in [&["--to", "a", "--to-id-token-sub"][..], &[], &["--replace"]] {
+        let all = [&["claviger", "connections", "rekey", "calendar", "s1"], wrong].concat();
+        assert_eq!(Cli::try_parse_from(all).unwrap_err().exit_code(), 2, "{wrong:?}");
     }
 }
 

@@ -1,13 +1,19 @@
 //! Checks `[callers]`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use claviger_actors::protocol::identifiers::{CallerId, RouteId};
+use claviger_actors::protocol::jwk::JwkSetView;
 
 use super::error::{Faults, Place, suggestion};
-use super::file::{BasicFile, CallerFile, RouteFile};
+use super::file::{BasicFile, CallerFile, JwtFile, RouteFile};
+use super::reader::Located;
 use super::secret_source::Secrets;
-use crate::caller_auth::{BasicCredential, Caller, ConfiguredCaller, check_password_hash};
+use super::urls;
+use crate::caller_auth::{
+    ApiKeyHash, BasicCredential, Caller, ConfiguredCaller, JwtCredential, KeySource, check_password_hash,
+};
 
 /// Checks every caller.
 pub(super) fn callers(
@@ -18,24 +24,36 @@ pub(super) fn callers(
     faults: &mut Faults,
 ) -> Vec<ConfiguredCaller> {
     let mut usernames: BTreeMap<String, &str> = BTreeMap::new();
+    let mut keys: BTreeMap<ApiKeyHash, &str> = BTreeMap::new();
+    let mut tokens: Vec<(JwtCredential, &str)> = Vec::new();
     let mut checked = Vec::new();
     for (name, file) in files {
         let caller = caller(name, file, routes, whole, faults);
-        let basic = match &file.basic {
-            Some(file) => basic(file, secrets, faults),
-            None => {
-                let problem = "is missing, and the caller has no other credential; add \
-                               `basic = { username, password_hash }`";
-                faults.unless_noted(&file.at.join("basic"), problem);
-                None
-            }
-        };
+        if file.basic.is_none() && file.api_key_hash.is_none() && file.jwt.is_none() {
+            let problem = "is missing, and the caller has no other credential; add \
+                           `basic = { username, password_hash }`, `api_key_hash` or `jwt`";
+            faults.unless_noted(&file.at.join("basic"), problem);
+        }
+        let basic = file.basic.as_ref().and_then(|file| basic(file, secrets, faults));
         if let (Some(basic), Some(file)) = (&basic, &file.basic)
             && let Some(other) = usernames.insert(basic.username.clone(), name)
         {
             faults.push(&file.at.join("username"), format!("is also that of callers.{other}"));
         }
-        checked.extend(caller.map(|caller| ConfiguredCaller { caller, basic }));
+        let api_key = file.api_key_hash.as_ref().and_then(|source| {
+            let text = secrets.resolve(source, faults)?;
+            let hash = faults.note(&source.at, ApiKeyHash::parse(text.expose()))?;
+            if let Some(other) = keys.insert(hash, name) {
+                faults.push(&source.at, format!("is also that of callers.{other}"));
+            }
+            Some(hash)
+        });
+        let jwt = file.jwt.as_ref().and_then(|file| jwt(file, secrets, faults));
+        if let (Some(jwt), Some(file)) = (&jwt, &file.jwt) {
+            tell_apart(jwt, &tokens, &file.at, faults);
+            tokens.push((jwt.clone(), name));
+        }
+        checked.extend(caller.map(|caller| ConfiguredCaller { caller, basic, api_key, jwt }));
     }
     checked
 }
@@ -89,3 +107,70 @@ fn basic(file: &BasicFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option
 }
 
 const MAKE_ONE: &str = "make one with `claviger hash-secret`";
+
+fn jwt(file: &JwtFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<JwtCredential> {
+    let mut text = |key: &str, given: &Option<Located<String>>, why: &str| match given {
+        Some(text) if text.value.is_empty() => {
+            faults.push(&text.at, "must not be empty");
+            None
+        }
+        Some(text) => Some(text.value.clone()),
+        None => {
+            faults.missing(&file.at.join(key), why);
+            None
+        }
+    };
+    let issuer = text("issuer", &file.issuer, "tokens of this issuer are taken");
+    let audience = text("audience", &file.audience, "tokens made for others must not be taken");
+    let keys = match (&file.jwks_uri, &file.jwks_file) {
+        (Some(uri), None) => urls::secure(uri, faults).map(KeySource::Uri),
+        (None, Some(path)) => key_file(path, secrets, faults),
+        (Some(_), Some(file)) => {
+            faults.push(&file.at, "stands beside `jwks_uri`; keep one of them");
+            None
+        }
+        (None, None) => {
+            faults.missing(
+                &file.at.join("jwks_uri"),
+                "tokens are verified with the issuer's keys; or name a `jwks_file`",
+            );
+            None
+        }
+    };
+    let subject_claim = file.subject_claim.as_ref().map_or("sub", |claim| claim.value.as_str()).to_owned();
+    let claims = file.claims.iter().flatten().map(|(name, value)| (name.clone(), value.value.0.clone()));
+    Some(JwtCredential {
+        issuer: issuer?,
+        audience: audience?,
+        keys: keys?,
+        subject_claim,
+        claims: claims.collect(),
+    })
+}
+
+fn key_file(path: &Located<String>, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<KeySource> {
+    let (found, bytes) = secrets.file(path, faults)?;
+    let keys = faults.note(&path.at, JwkSetView::parse(&bytes))?;
+    if keys.is_empty() {
+        faults.push(&path.at, "has no public key that can verify RS, PS, ES or EdDSA signatures");
+        return None;
+    }
+    Some(KeySource::File { path: found, keys: Arc::new(keys) })
+}
+
+/// Every token must be that of one caller, and every issuer has one set of keys.
+fn tell_apart(jwt: &JwtCredential, others: &[(JwtCredential, &str)], at: &Place, faults: &mut Faults) {
+    for (other, name) in others.iter().filter(|(other, _)| other.issuer == jwt.issuer) {
+        if !other.keys.is_same(&jwt.keys) {
+            let problem =
+                format!("names other keys for its issuer than callers.{name}; an issuer has one set");
+            faults.push(at, problem);
+        } else if jwt.is_ambiguous_with(other) {
+            let problem = format!(
+                "could be that of callers.{name}, too; give each its own `audience`, or `claims` that differ, \
+                 such as `claims = {{ azp = \"…\" }}`"
+            );
+            faults.push(at, problem);
+        }
+    }
+}

@@ -168,6 +168,13 @@ impl Faults {
     }
 }
 
+impl fmt::Display for Faults {
+    /// The first of them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.first().map_or(Ok(()), |fault| write!(f, "{}: {}", fault.place.path, fault.problem))
+    }
+}
+
 /// ` did you mean …?` if one of `known` is near `word`, otherwise what there is to choose from.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();

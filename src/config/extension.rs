@@ -39,6 +39,11 @@ impl<'a> Extension<'a> {
         Self { at, raw, settings, undrawn, refused: Vec::new(), complete: true }
     }
 
+    /// The settings as given, but for those that were taken.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Lets an extension take what is its own. `None` stands for an extension that is not known.
     pub(super) fn build<T>(
         &mut self,
@@ -57,6 +62,7 @@ impl<'a> Extension<'a> {
         let known = || keys.iter().copied().chain(self.settings.asked());
         // While an extension is not known, neither are its keys: only misspelt ones are told then.
         let unknown = |key: &&str| self.complete || nearest(key, known()).is_some();
+        let told: Vec<&str> = self.undrawn.keys().copied().collect();
         let mut left: Vec<&str> = self.settings.leftovers().filter(unknown).collect();
         for (key, trouble) in self.undrawn {
             // A key that nobody asked for is told as such, whatever it holds.
@@ -75,7 +81,7 @@ impl<'a> Extension<'a> {
             let misspelt = left.iter().any(|key| nearest(key, known()) == Some(error.key.as_str()));
             match given {
                 // It was given, but could not be drawn: that has been told.
-                Some(raw) if matches!(raw.value, RawSetting::Secret(_)) => {}
+                Some(_) if told.contains(&error.key.as_str()) => {}
                 Some(raw) => faults.push(&raw.at, error.problem.clone()),
                 None if misspelt => {}
                 None => {

@@ -74,6 +74,8 @@ table! {
         public_url: Located<String>,
         /// Worker threads; by default one a processor.
         workers: Located<u64>,
+        /// A directory with providers of one's own, NAME.toml each; they win over those built in.
+        catalogue: Located<String>,
     }
 }
 
@@ -153,6 +155,116 @@ table! {
         userinfo_endpoint: Located<String>,
         /// Keys of ID tokens (RFC 7517).
         jwks_uri: Located<String>,
+        /// What it is called.
+        title: Located<String>,
+        /// The provider's own documentation.
+        documentation: Located<String>,
+        /// Title of the page that the values are from.
+        source: Located<String>,
+        /// How sure the values are: `high`, `medium` or `low`.
+        confidence: Located<String>,
+        /// Where a client is registered.
+        console: Located<String>,
+        /// Base URL of the API.
+        api: Located<String>,
+        /// Hosts that `{token.NAME}` in the upstream of a route may lead to.
+        api_hosts: Located<Vec<String>>,
+        /// A cheap request of the API that says who one is.
+        probe: ProbeFile,
+        /// Values that a profile fills into the URLs above.
+        variables: BTreeMap<String, VariableFile>,
+        /// Grants that it supports.
+        grants: Located<Vec<String>>,
+        /// How clients authenticate.
+        client_auth: Located<String>,
+        /// As in a profile.
+        pkce: Located<String>,
+        /// Scopes of profiles that name none.
+        scopes: Located<Vec<String>>,
+        /// What scopes mean, in words.
+        scope_descriptions: BTreeMap<String, Located<String>>,
+        /// Further parameters of the authorization request.
+        authorize_params: BTreeMap<String, Located<Parameter>>,
+        /// Further parameters of token requests that are no refresh.
+        token_params: BTreeMap<String, Located<Parameter>>,
+        /// Further parameters of refresh requests.
+        refresh_params: BTreeMap<String, Located<Parameter>>,
+        /// Lifetime of a token whose answer has no `expires_in`.
+        default_token_lifetime: Located<Duration>,
+        /// Between scopes, if not a space.
+        scope_separator: Located<String>,
+        /// Name of the `scope` parameter, if another.
+        scope_parameter: Located<String>,
+        /// `form` or `json`.
+        token_request_format: Located<String>,
+        /// Further headers of token requests.
+        token_request_headers: BTreeMap<String, Located<String>>,
+        /// `encoded`, or `raw` for HTTP Basic without form-encoding.
+        basic_credentials: Located<String>,
+        /// Name of the `client_id` parameter, if another.
+        client_id_parameter: Located<String>,
+        /// Name of the `client_secret` parameter, if another.
+        client_secret_parameter: Located<String>,
+        /// Where members of token answers are.
+        response: ResponseFile,
+        /// Further values of `token_type` that mean bearer.
+        token_types: Located<Vec<String>>,
+        /// What its own error codes mean.
+        error_meanings: BTreeMap<String, Located<String>>,
+        /// Parameters of the callback to keep with the token set.
+        callback_params: Located<Vec<String>>,
+        /// The header in which the API takes the token.
+        access_token_header: Located<String>,
+        /// What comes before the token there.
+        access_token_scheme: Located<String>,
+        /// Audience of JWT and SAML assertions.
+        assertion_audience: Located<String>,
+        /// Audience of client assertions: `issuer`, `token_endpoint` or a URL.
+        client_assertion_audience: Located<String>,
+    }
+}
+
+table! {
+    /// `[providers.NAME.variables.NAME]`
+    VariableFile {
+        /// What it is, for whoever fills it in.
+        description: Located<String>,
+        /// A value as it may be.
+        example: Located<String>,
+        /// The value if a profile gives none; without it, a profile must.
+        default: Located<String>,
+        /// `segment` or `host`.
+        kind: Located<String>,
+    }
+}
+
+table! {
+    /// `[providers.NAME.probe]`
+    ProbeFile {
+        /// Its method.
+        method: Located<String>,
+        /// Its URL.
+        url: Located<String>,
+    }
+}
+
+table! {
+    /// `[providers.NAME.response]`: names joined by dots.
+    ResponseFile {
+        /// The access token.
+        access_token: Located<String>,
+        /// The refresh token.
+        refresh_token: Located<String>,
+        /// Its lifetime in seconds.
+        expires_in: Located<String>,
+        /// The scope granted.
+        scope: Located<String>,
+        /// The token's type.
+        token_type: Located<String>,
+        /// The error code.
+        error: Located<String>,
+        /// What the error is, in words.
+        error_description: Located<String>,
     }
 }
 
@@ -173,10 +285,30 @@ table! {
         scopes: Located<Vec<String>>,
         /// Further parameters of the authorization request.
         authorize_params: BTreeMap<String, Located<Parameter>>,
-        /// Further parameters of token requests.
+        /// Further parameters of token requests, refreshes among them.
         token_params: BTreeMap<String, Located<Parameter>>,
+        /// Further parameters of refresh requests; they win over `token_params`.
+        refresh_params: BTreeMap<String, Located<Parameter>>,
+        /// Values for the provider's variables.
+        variables: BTreeMap<String, Located<String>>,
         /// `S256`, or `none` for a provider that breaks on it (RFC 7636).
         pkce: Located<String>,
+        /// `fapi2`: everything that the FAPI 2.0 Security Profile asks of a client, or a fault.
+        security_profile: Located<String>,
+        /// Whether authorization requests are pushed (RFC 9126).
+        par: Located<bool>,
+        /// Whether every authorization response must have `iss` (RFC 9207).
+        require_iss: Located<bool>,
+        /// How long ago the person may have logged in (OpenID Connect Core section 3.1.2.1).
+        max_age: Located<Duration>,
+        /// OpenID Connect Core section 3.1.2.1; a template.
+        acr_values: Located<String>,
+        /// OpenID Connect Core section 3.1.2.1; a template.
+        prompt: Located<String>,
+        /// OpenID Connect Core section 3.1.2.1; a template.
+        login_hint: Located<String>,
+        /// Where the tokens will be used (RFC 8707).
+        resource: Located<Vec<String>>,
         /// Signature algorithm that ID tokens must have.
         id_token_signing_alg: Located<String>,
         /// Lifetime of a token whose answer has no `expires_in`.
@@ -208,9 +340,14 @@ table! {
     CallerFile {
         /// HTTP Basic (RFC 7617).
         basic: BasicFile,
+        /// SHA-256 of the key that it sends as `X-Api-Key`.
+        api_key_hash: Located<SecretSource>,
+        /// JWTs that it sends as bearer tokens.
+        jwt: JwtFile,
         /// Routes it may call; absent means none.
         routes: Located<Vec<String>>,
-        /// Whether it may send `Claviger-Subject`.
+        /// Whether it may send `Claviger-Subject`, and choose by headers or query what routes take
+        /// from there.
         may_name_subject: Located<bool>,
     }
 }
@@ -226,16 +363,38 @@ table! {
 }
 
 table! {
+    /// `jwt` of a caller.
+    JwtFile {
+        /// `iss` of its tokens (RFC 7519 section 4.1.1).
+        issuer: Located<String>,
+        /// What must be among their `aud`.
+        audience: Located<String>,
+        /// Where the issuer's keys are (RFC 7517).
+        jwks_uri: Located<String>,
+        /// A file with the issuer's keys, relative to the configuration file.
+        jwks_file: Located<String>,
+        /// The claim that names the subject; `sub` by default.
+        subject_claim: Located<String>,
+        /// Further claims that tell its tokens from others of this issuer and audience.
+        claims: BTreeMap<String, Located<Parameter>>,
+    }
+}
+
+table! {
     /// `[routes.NAME]`
     RouteFile {
         /// Path prefix here.
         path: Located<String>,
-        /// Base URL there.
+        /// Base URL there, with `{token.NAME}` if the token answer names it.
         upstream: Located<String>,
+        /// Hosts that `{token.NAME}` may lead to.
+        upstream_hosts: Located<Vec<String>>,
         /// The profile whose token is used.
         profile: Located<String>,
-        /// Whose token: `caller`, `header` or `shared`.
+        /// Whose token: `caller`, `header`, `jwt`, `shared`, or a template.
         subject: Located<String>,
+        /// Scopes that its calls need beyond the profile's.
+        scopes: Located<Vec<String>>,
         /// Methods allowed; absent means all.
         methods: Located<Vec<String>>,
         /// Longest wait for the upstream's response head.

@@ -5,14 +5,19 @@
 //! noted with its place, and [`load`] tells all of them at once.
 
 pub mod catalogue;
+pub mod entry;
 pub mod environment;
 pub mod error;
+pub mod pasted;
 
+mod authorization;
 mod callers;
 mod extension;
 mod file;
+mod params;
 mod profiles;
 mod providers;
+mod quirks;
 mod reader;
 mod registration;
 mod routes;
@@ -23,6 +28,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod urls;
+mod variables;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -30,6 +36,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use claviger_actors::clock::{Clock as _, SystemClock};
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::proxy::route::RoutingTable;
@@ -147,16 +154,19 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     for (name, provider) in provider_files {
         providers::provider(name, provider, faults);
     }
-    let routing = routes::routes(route_files, profile_files, &file.at, faults);
+    let catalogue = file.server.as_ref().and_then(|server| server.catalogue.as_ref());
+    let directory = catalogue::directory(catalogue, secrets.directory, faults);
+    let providers = catalogue::Providers { inline: provider_files, directory };
+    let named = routes::Named { profiles: profile_files, providers: &providers, whole: &file.at };
+    let routing = routes::routes(route_files, &named, faults);
     let redirect_uri = server.as_ref().and_then(|server| server::redirect_uri(&server.public_url));
-    let profiles = profiles::Profiles {
-        providers: catalogue::Providers(provider_files),
-        routing: &routing,
-        redirect_uri: redirect_uri.as_ref(),
-        secrets,
-    }
-    .check(profile_files, faults);
+    let profiles =
+        profiles::Profiles { providers, routing: &routing, redirect_uri: redirect_uri.as_ref(), secrets }
+            .check(profile_files, faults);
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
+    let routing = routes::with_needs(routing, &profiles, &callers);
+    let mut warnings = warnings::warnings(file, secrets.environment);
+    warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -165,6 +175,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         profiles,
         callers,
         routing,
-        warnings: warnings::warnings(file, secrets.environment),
+        warnings,
     })
 }

@@ -1,7 +1,6 @@
 //! Checks `[profiles]`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow};
 use claviger_actors::connection::OriginSet;
@@ -10,46 +9,27 @@ use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::proxy::route::RoutingTable;
+use claviger_actors::registration::credential::CredentialDigest;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
-use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
+use claviger_actors::registration::{ClientRegistration, ProviderDetails};
 use url::Url;
 
+use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
 use super::file::ProfileFile;
-use super::providers;
-use super::reader::{Located, Parameter};
+use super::params;
+use super::providers::{self, CheckedProvider, Defaults};
+use super::reader::Located;
 use super::registration;
 use super::secret_source::Secrets;
+use super::variables::Values;
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
-const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Signature algorithms with a public key (RFC 7518 section 3.1, RFC 8037): `none` never.
 const SIGNATURES: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-/// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
-const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
-    "response_type",
-    "client_id",
-    "redirect_uri",
-    "scope",
-    "state",
-    "nonce",
-    "code_challenge",
-    "code_challenge_method",
-];
-/// Parameters that the gateway writes itself (RFC 6749 sections 2.3.1, 4.1.3, 4.4.2 and 6).
-const OWN_TOKEN_PARAMS: [&str; 8] = [
-    "grant_type",
-    "client_id",
-    "client_secret",
-    "code",
-    "redirect_uri",
-    "code_verifier",
-    "refresh_token",
-    "scope",
-];
 
 /// What every profile is checked against.
 pub(super) struct Profiles<'a> {
@@ -71,39 +51,58 @@ impl Profiles<'_> {
 
     fn profile(&self, name: &str, file: &ProfileFile, faults: &mut Faults) -> Option<Profile> {
         let id = faults.note(&file.at, ProfileId::new(name));
+        let provider = self.provider(file, faults);
+        let no_defaults = Defaults::default();
+        let defaults = provider.as_ref().map_or(&no_defaults, |provider| &provider.defaults);
         let scopes = match &file.scopes {
             Some(scopes) => faults.note(&scopes.at, ScopeSet::from_tokens(scopes.value.iter().cloned())),
-            None => Some(ScopeSet::default()),
+            None => Some(defaults.scopes.clone().unwrap_or_default()),
         };
-        let grant_row = grant(file, faults);
-        let auth_row = client_auth(file, faults);
+        let grant_row = grant(file, defaults, faults);
+        let auth_row = client_auth(file, defaults, faults);
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
+        let credential = credential(file, &extension);
         let grant = extension.build(grant_row.map(|row| row.build));
-        let client = registration::client(file, auth_row, &mut extension, self.secrets, faults);
+        // Who vouches with an assertion need not be a registered client (RFC 7521 section 4.1).
+        let nameless = auth_row.is_some_and(|row| row.name == "none")
+            && grant.as_ref().is_none_or(|grant| !grant.needs_client_id());
+        let client = registration::client(file, auth_row, nameless, &mut extension, self.secrets, faults);
+        let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
 
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
-        let provider = self
-            .provider(file, faults)
-            .filter(|provider| enough(provider, person, identity, provider_place(file), faults))
-            .filter(|provider| registration::can_register(provider, file, faults));
-        let authorize_params =
-            params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
-        let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
-        let pkce = pkce(file.pkce.as_ref(), faults);
+        let fits = provider.as_ref().is_some_and(|provider| {
+            enough(&provider.details, person, identity, provider_place(file), faults)
+                && registration::can_register(&provider.details, file, faults)
+        });
+        // A person's browser comes back alone: of the call that sent them only its subject is known.
+        let authorize_params = params::of("authorize_params", file.authorize_params.as_ref(), true, faults);
+        let token_params = params::of("token_params", file.token_params.as_ref(), person, faults);
+        let refresh_params = params::of("refresh_params", file.refresh_params.as_ref(), person, faults);
+        let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
+        let pkce = match &file.pkce {
+            Some(text) => params::pkce(text, faults),
+            None => Some(defaults.pkce.unwrap_or_default()),
+        };
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
-        let default_token_lifetime = lifetime(file.default_token_lifetime.as_ref(), faults);
+        let default_token_lifetime = match &file.default_token_lifetime {
+            Some(given) => params::lifetime(given, faults),
+            None => defaults.default_token_lifetime,
+        };
 
         let profile = id?;
         let origins = OriginSet::new(self.routing.origins_of(&profile));
         let registration = ClientRegistration {
             profile,
-            provider: provider?,
+            authorize_params: params::merged(&[&authorize_params, &defaults.authorize_params]),
+            token_params: params::merged(&[&token_params, &defaults.token_params]),
+            refresh_params: params::merged(&[&refresh_params, &token_params, &defaults.refresh_params]),
+            provider: provider.filter(|_| fits)?.details,
             scopes: scopes?,
+            credential,
             redirect_uri: self.redirect_uri?.clone(),
-            authorize_params,
-            token_params,
+            authorization: authorization?,
             pkce: pkce?,
             id_token_signing_alg,
             default_token_lifetime,
@@ -122,7 +121,7 @@ impl Profiles<'_> {
         })
     }
 
-    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<ProviderDetails> {
+    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<CheckedProvider> {
         let Some(name) = &file.provider else {
             faults.missing(&file.at.join("provider"), "it names a provider");
             return None;
@@ -132,10 +131,20 @@ impl Profiles<'_> {
             faults.push(&name.at, format!("there is no provider `{}`{hint}", name.value));
             return None;
         }
-        // Its own faults are noted once, where the providers are checked.
-        let mut noted = Faults::default();
-        self.providers
-            .with(&name.value, &mut noted, |file, faults| providers::provider(&name.value, file, faults))
+        self.providers.with(&name.value, faults, |provider, faults| {
+            let values =
+                Values::of_profile(&name.value, provider, file.variables.as_ref(), &file.at, faults)?;
+            // Its own faults are noted once, where the providers are checked.
+            let mut noted = Faults::default();
+            let checked = providers::filled(&name.value, provider, &values, &mut noted);
+            if checked.is_none()
+                && providers::provider(&name.value, provider, &mut Faults::default()).is_some()
+            {
+                let problem = format!("make no usable provider: {noted}");
+                faults.push(&file.at.join("variables"), problem);
+            }
+            checked
+        })
     }
 }
 
@@ -171,7 +180,22 @@ fn provider_place(file: &ProfileFile) -> &Place {
     file.provider.as_ref().map_or(&file.at, |name| &name.at)
 }
 
-fn grant(file: &ProfileFile, faults: &mut Faults) -> Option<&'static GrantRow> {
+/// Names all that a token request of this profile is made of.
+fn credential(file: &ProfileFile, extension: &Extension<'_>) -> String {
+    let mut digest = CredentialDigest::new();
+    let texts = [&file.provider, &file.client_id, &file.client_auth, &file.grant];
+    texts.iter().for_each(|text| digest.add(text.as_ref().map_or("", |text| &text.value).as_bytes()));
+    let scopes = file.scopes.iter().flat_map(|scopes| &scopes.value);
+    scopes.for_each(|scope| digest.add(scope.as_bytes()));
+    for (name, value) in file.token_params.iter().flatten() {
+        digest.add(name.as_bytes());
+        digest.add(value.value.0.as_bytes());
+    }
+    extension.settings().add_to(&mut digest);
+    digest.finish()
+}
+
+fn grant(file: &ProfileFile, defaults: &Defaults, faults: &mut Faults) -> Option<&'static GrantRow> {
     let names = || GRANTS.iter().map(|row| row.name);
     let Some(name) = &file.grant else {
         let known: Vec<&str> = names().collect();
@@ -182,49 +206,33 @@ fn grant(file: &ProfileFile, faults: &mut Faults) -> Option<&'static GrantRow> {
     if row.is_none() {
         let hint = suggestion(&name.value, names());
         faults.push(&name.at, format!("there is no grant `{}`{hint}", name.value));
+        return None;
+    }
+    if let Some(supported) = &defaults.grants
+        && !supported.contains(&name.value)
+    {
+        let supported = supported.join(", ");
+        faults.push(&name.at, format!("the provider does not support `{}`; it has: {supported}", name.value));
+        return None;
     }
     row
 }
 
-fn client_auth(file: &ProfileFile, faults: &mut Faults) -> Option<&'static ClientAuthRow> {
-    let name = file.client_auth.as_ref().map_or(DEFAULT_CLIENT_AUTH, |name| name.value.as_str());
-    let row = client_auth::find(name);
-    if let (None, Some(given)) = (row, &file.client_auth) {
-        let hint = suggestion(name, CLIENT_AUTH_METHODS.iter().map(|row| row.name));
-        faults.push(&given.at, format!("there is no client authentication `{name}`{hint}"));
-    }
-    row
-}
-
-fn params(
-    table: &str,
-    given: Option<&BTreeMap<String, Located<Parameter>>>,
-    own: &[&str],
+fn client_auth(
+    file: &ProfileFile,
+    defaults: &Defaults,
     faults: &mut Faults,
-) -> Vec<(String, String)> {
-    let mut params = Vec::new();
-    for (name, value) in given.into_iter().flatten() {
-        if own.contains(&name.as_str()) {
-            faults.push(&value.at, format!("is written by the gateway itself and cannot stand in {table}"));
-        } else {
-            params.push((name.clone(), value.value.0.clone()));
-        }
+) -> Option<&'static ClientAuthRow> {
+    let usual = defaults.client_auth.as_deref().unwrap_or(DEFAULT_CLIENT_AUTH);
+    let name = file.client_auth.as_ref().map_or(usual, |name| name.value.as_str());
+    let row = client_auth::find(name);
+    if row.is_none() {
+        let hint = suggestion(name, CLIENT_AUTH_METHODS.iter().map(|row| row.name));
+        let place =
+            file.client_auth.as_ref().map_or_else(|| file.at.join("client_auth"), |name| name.at.clone());
+        faults.push(&place, format!("there is no client authentication `{name}`{hint}"));
     }
-    params
-}
-
-fn pkce(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Pkce> {
-    match text {
-        None => Some(Pkce::default()),
-        Some(text) => match text.value.as_str() {
-            "S256" => Some(Pkce::S256),
-            "none" => Some(Pkce::None),
-            _ => {
-                faults.push(&text.at, "must be \"S256\", or \"none\" for a provider that breaks on it");
-                None
-            }
-        },
-    }
+    row
 }
 
 fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<String> {
@@ -235,13 +243,4 @@ fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Stri
         return None;
     }
     Some(text.value.clone())
-}
-
-fn lifetime(given: Option<&Located<Duration>>, faults: &mut Faults) -> Option<Duration> {
-    let given = given?;
-    if given.value.is_zero() || given.value > LONGEST_LIFETIME {
-        faults.push(&given.at, "must be longer than nothing, and at most a year");
-        return None;
-    }
-    Some(given.value)
 }

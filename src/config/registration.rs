@@ -36,9 +36,11 @@ pub(super) struct Given {
 }
 
 /// Checks which client a profile is, and lets its authentication method `row` take its settings.
+/// `nameless` says that it need not be one.
 pub(super) fn client(
     file: &ProfileFile,
     row: Option<&'static ClientAuthRow>,
+    nameless: bool,
     extension: &mut Extension<'_>,
     secrets: &Secrets<'_>,
     faults: &mut Faults,
@@ -47,7 +49,7 @@ pub(super) fn client(
     let registers = file.registration.is_some() || faults.noted(&file.at.join("registration"));
     if !registers {
         let auth = extension.build(row.map(|row| row.build));
-        return Some(CheckedClient::Given(client_id(file, faults)?, auth?));
+        return Some(CheckedClient::Given(client_id(file, nameless, faults)?, auth?));
     }
     let auth =
         extension.build(row.map(|row| move |settings: &mut Settings| RegisteredAuth::build(row, settings)));
@@ -67,7 +69,7 @@ pub(super) fn client(
     Some(CheckedClient::Registered(given?, auth?))
 }
 
-fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
+fn client_id(file: &ProfileFile, nameless: bool, faults: &mut Faults) -> Option<String> {
     match &file.client_id {
         // RFC 6749 appendix A.1.
         Some(id) if id.value.is_empty() || !id.value.bytes().all(|b| (0x20..=0x7e).contains(&b)) => {
@@ -75,6 +77,7 @@ fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
             None
         }
         Some(id) => Some(id.value.clone()),
+        None if nameless => Some(String::new()),
         None => {
             let why = "the provider gave it when the client was registered; with `registration = {}` the \
                        client registers itself";

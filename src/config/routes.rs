@@ -1,30 +1,68 @@
 //! Checks `[routes]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
+use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::template::{CallContext, CallNeeds, SubjectTemplate};
 use claviger_actors::proxy::path;
-use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
+use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin};
+use claviger_actors::proxy::templated::{HostPattern, UpstreamTemplate};
 use http::Method;
 use url::Url;
 
+use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::file::{ProfileFile, RouteFile};
+use super::providers;
 use super::reader::Located;
 use super::urls;
+use super::variables::Values;
+use crate::caller_auth::ConfiguredCaller;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-const SUBJECTS: [(&str, SubjectSource); 3] =
-    [("caller", SubjectSource::Caller), ("header", SubjectSource::Header), ("shared", SubjectSource::Shared)];
+const SUBJECTS: [(&str, SubjectSource); 4] = [
+    ("caller", SubjectSource::Caller),
+    ("header", SubjectSource::Header),
+    ("jwt", SubjectSource::Jwt),
+    ("shared", SubjectSource::Shared),
+];
+
+/// Tells each route what the token requests of its profile need of a call. Profiles are checked after
+/// routes, so this comes last.
+pub(super) fn with_needs(
+    routing: RoutingTable,
+    profiles: &[Profile],
+    callers: &[ConfiguredCaller],
+) -> RoutingTable {
+    let needs: BTreeMap<_, _> =
+        profiles.iter().map(|profile| (&profile.registration.profile, profile.call_needs())).collect();
+    routing.map(|route| {
+        route.needs = needs.get(&route.profile).cloned().unwrap_or_default();
+        let users = callers.iter().filter(|configured| configured.caller.routes.contains(&route.id));
+        let issuers: BTreeSet<_> = users.filter_map(|user| Some(&user.jwt.as_ref()?.issuer)).collect();
+        route.subject_names_jwt = route.subject == SubjectSource::Jwt && issuers.len() <= 1;
+    })
+}
+
+/// What routes refer to by name.
+pub(super) struct Named<'a> {
+    /// `[profiles]`
+    pub(super) profiles: &'a BTreeMap<String, ProfileFile>,
+    /// Their providers.
+    pub(super) providers: &'a Providers<'a>,
+    /// The file as a whole.
+    pub(super) whole: &'a Place,
+}
 
 /// Checks every route.
 pub(super) fn routes(
     files: &BTreeMap<String, RouteFile>,
-    profiles: &BTreeMap<String, ProfileFile>,
-    whole: &Place,
+    named: &Named<'_>,
     faults: &mut Faults,
 ) -> RoutingTable {
     let mut paths: BTreeMap<String, &str> = BTreeMap::new();
@@ -36,7 +74,7 @@ pub(super) fn routes(
         {
             faults.push(&file.at.join("path"), format!("is also that of routes.{other}"));
         }
-        checked.extend(route(name, file, path, profiles, whole, faults));
+        checked.extend(route(name, file, path, named, faults));
     }
     RoutingTable::new(checked)
 }
@@ -45,23 +83,24 @@ fn route(
     name: &str,
     file: &RouteFile,
     path: Option<String>,
-    profiles: &BTreeMap<String, ProfileFile>,
-    whole: &Place,
+    named: &Named<'_>,
     faults: &mut Faults,
 ) -> Option<Route> {
     let id = faults.note(&file.at, RouteId::new(name));
     let upstream = match &file.upstream {
-        Some(text) => urls::secure_base(text, faults).filter(|url| {
-            let checked = check_path_of(url);
-            faults.note(&text.at, checked).is_some()
-        }),
+        Some(text) if UpstreamTemplate::is_one(&text.value) => templated(text, file, named, faults),
+        Some(text) => plain(text, file, faults),
         None => {
             faults.missing(&file.at.join("upstream"), "it is the base URL of the API");
             None
         }
     };
-    let profile = profile(file, profiles, whole, faults);
+    let profile = profile(file, named, faults);
     let subject = subject(file.subject.as_ref(), faults);
+    let scopes = match &file.scopes {
+        Some(list) => faults.note(&list.at, ScopeSet::from_tokens(list.value.iter().cloned())),
+        None => Some(ScopeSet::default()),
+    };
     let methods = match &file.methods {
         Some(list) => methods(list, faults).map(Some),
         None => Some(None),
@@ -77,32 +116,84 @@ fn route(
     Some(Route {
         id: id?,
         path: path?,
-        origin: Arc::new(urls::origin(&upstream)?),
-        upstream_path: upstream.path().trim_end_matches('/').to_owned(),
+        origin: Arc::new(upstream.origin),
+        upstream_path: upstream.path,
+        template: upstream.template.map(Arc::new),
         profile: profile?,
         subject: subject?,
+        needs: CallNeeds::default(),
+        subject_names_jwt: false,
+        context: Arc::new(CallContext { scopes: scopes?, ..CallContext::default() }),
         methods: methods?,
         timeout: timeout?,
         max_body: file.max_body.as_ref().map(|size| size.value.0),
     })
 }
 
-fn profile(
+/// Where a route leads.
+struct Upstream {
+    origin: UpstreamOrigin,
+    path: String,
+    template: Option<UpstreamTemplate>,
+}
+
+fn plain(text: &Located<String>, file: &RouteFile, faults: &mut Faults) -> Option<Upstream> {
+    if let Some(hosts) = &file.upstream_hosts {
+        faults.push(&hosts.at, "is for an `upstream` with {token.NAME} in it; remove it");
+    }
+    let url = urls::secure_base(text, faults)?;
+    faults.note(&text.at, check_path_of(&url))?;
+    let path = url.path().trim_end_matches('/').to_owned();
+    Some(Upstream { origin: UpstreamOrigin::of(&url)?, path, template: None })
+}
+
+/// An upstream that the token answer names: only within hosts that the route, or else the provider of
+/// its profile, allows.
+fn templated(
+    text: &Located<String>,
     file: &RouteFile,
-    profiles: &BTreeMap<String, ProfileFile>,
-    whole: &Place,
+    named: &Named<'_>,
     faults: &mut Faults,
-) -> Option<ProfileId> {
+) -> Option<Upstream> {
+    let hosts = match &file.upstream_hosts {
+        Some(hosts) => providers::api_hosts(hosts, &Values::default(), faults)?,
+        None => {
+            let known = hosts_of_provider(file, named);
+            if known.is_none() {
+                let why = "no provider may choose any upstream: list the hosts that {token.NAME} may lead to, \
+                           such as [\"*.example.com\"]";
+                faults.missing(&file.at.join("upstream_hosts"), why);
+            }
+            known?
+        }
+    };
+    let template = faults.note(&text.at, UpstreamTemplate::parse(&text.value, hosts))?;
+    let path = template.path().to_owned();
+    Some(Upstream { origin: UpstreamOrigin::templated(&template), path, template: Some(template) })
+}
+
+/// `api_hosts` of the provider; its faults are told where it is checked.
+fn hosts_of_provider(file: &RouteFile, named: &Named<'_>) -> Option<Vec<HostPattern>> {
+    let profile = named.profiles.get(&file.profile.as_ref()?.value)?;
+    let provider = &profile.provider.as_ref()?.value;
+    named.providers.with(provider, &mut Faults::default(), |provider_file, faults| {
+        let given = profile.variables.as_ref();
+        let values = Values::of_profile(provider, provider_file, given, &profile.at, faults)?;
+        providers::api_hosts(provider_file.api_hosts.as_ref()?, &values, faults)
+    })
+}
+
+fn profile(file: &RouteFile, named: &Named<'_>, faults: &mut Faults) -> Option<ProfileId> {
     let Some(name) = &file.profile else {
         faults.missing(&file.at.join("profile"), "it names the profile whose token is used");
         return None;
     };
-    if !profiles.contains_key(&name.value) {
+    if !named.profiles.contains_key(&name.value) {
         // One that is there, but cannot be read, has been told.
-        if faults.noted(&whole.join("profiles").join(&name.value)) {
+        if faults.noted(&named.whole.join("profiles").join(&name.value)) {
             return None;
         }
-        let hint = suggestion(&name.value, profiles.keys().map(String::as_str));
+        let hint = suggestion(&name.value, named.profiles.keys().map(String::as_str));
         faults.push(&name.at, format!("there is no profile `{}`{hint}", name.value));
         return None;
     }
@@ -111,12 +202,19 @@ fn profile(
 
 fn subject(text: Option<&Located<String>>, faults: &mut Faults) -> Option<SubjectSource> {
     let Some(text) = text else { return Some(SubjectSource::Caller) };
+    if text.value.contains('{') {
+        return faults.note(&text.at, SubjectTemplate::parse(&text.value)).map(SubjectSource::Template);
+    }
     let row = SUBJECTS.iter().find(|(name, _)| *name == text.value);
     if row.is_none() {
         let hint = suggestion(&text.value, SUBJECTS.iter().map(|(name, _)| *name));
-        faults.push(&text.at, format!("`{}` is no source of a subject{hint}", text.value));
+        let problem = format!(
+            "`{}` is no source of a subject{hint}; a template such as \"{{claim.email}}\" is one, too",
+            text.value
+        );
+        faults.push(&text.at, problem);
     }
-    row.map(|(_, source)| *source)
+    row.map(|(_, source)| source.clone())
 }
 
 fn methods(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<Method>> {

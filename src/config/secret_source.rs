@@ -150,6 +150,15 @@ impl Secrets<'_> {
         }
     }
 
+    /// What a file that is no secret holds, and the path that it was found at.
+    pub(super) fn file(&self, path: &Located<String>, faults: &mut Faults) -> Option<(String, Vec<u8>)> {
+        let full = self.directory.join(&path.value).display().to_string();
+        let read = self.read_bytes(Path::new(&path.value));
+        let bytes =
+            faults.note(&path.at, read.map_err(|problem| problem.replacen("secret file", "file", 1)))?;
+        Some((full, bytes.to_vec()))
+    }
+
     fn read_variable(&self, name: &str) -> Result<Secret, String> {
         match self.environment.get(name) {
             None => Err(format!("environment variable {name} is not set")),

@@ -32,12 +32,20 @@ impl Source {
     /// Reads the file at `path` and lays the environment over it.
     pub(super) fn load(path: &Path, environment: &dyn Environment) -> Result<Self, ConfigErrors> {
         let base = Origin::File(Arc::new(path.to_owned()));
-        let text = read(path).map_err(|problem| whole(&base, problem))?;
+        let hint = "; name a configuration file with --config";
+        let text = read(path, MAX_FILE, hint).map_err(|problem| whole(&base, problem))?;
         let mut figment = Figment::from(Toml::string(&text));
         for variable in variables(environment) {
             figment = figment.merge(variable);
         }
         Self::merged(figment, base)
+    }
+
+    /// Reads the file at `path`, of `max` bytes at most, without the environment.
+    pub(super) fn of_file(path: &Path, max: u64) -> Result<Self, ConfigErrors> {
+        let base = Origin::File(Arc::new(path.to_owned()));
+        let text = read(path, max, "").map_err(|problem| whole(&base, problem))?;
+        Self::merged(Figment::from(Toml::string(&text)), base)
     }
 
     /// Reads a provider of the catalogue.
@@ -74,14 +82,14 @@ impl Source {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn read(path: &Path, max: u64, hint: &str) -> Result<String, String> {
     use std::io::Read as _;
     let mut bytes = Zeroizing::new(Vec::new());
     std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}; name a configuration file with --config"))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("is larger than {MAX_FILE} bytes; name a configuration file with --config"));
+        .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}{hint}"))?;
+    if bytes.len() as u64 > max {
+        return Err(format!("is larger than {max} bytes{hint}"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;

@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod assertions;
+mod callers;
+mod catalogue;
 mod faults;
+mod keys;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,6 +12,7 @@ use std::time::Duration;
 
 use claviger_actors::profile::ClientSource;
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
+use claviger_actors::protocol::template::Template;
 use claviger_actors::proxy::route::SubjectSource;
 use claviger_actors::registration::Pkce;
 
@@ -134,10 +139,14 @@ fn the_tour_shows_every_key() {
         file::StoreFile::KEYS,
         file::EncryptionFile::KEYS,
         file::ProviderFile::KEYS,
+        file::VariableFile::KEYS,
+        file::ProbeFile::KEYS,
+        file::ResponseFile::KEYS,
         file::ProfileFile::KEYS,
         file::RegistrationFile::KEYS,
         file::CallerFile::KEYS,
         file::BasicFile::KEYS,
+        file::JwtFile::KEYS,
         file::RouteFile::KEYS,
     ];
     for key in tables.concat() {
@@ -160,7 +169,8 @@ fn a_small_configuration_has_safe_defaults() {
     let route = config.routing.iter().next().unwrap();
     assert_eq!((route.path.as_str(), route.upstream_path.as_str()), ("/books", "/v1"));
     assert_eq!((&*route.origin.serialized, route.origin.port), ("https://api.acme.example", 443));
-    assert_eq!((route.subject, route.timeout), (SubjectSource::Caller, Duration::from_secs(30)));
+    assert_eq!((&route.subject, route.timeout), (&SubjectSource::Caller, Duration::from_secs(30)));
+    assert!(route.needs.is_nothing());
     assert!(route.methods.is_none() && route.max_body.is_none());
     let caller = &config.callers[0];
     assert!(!caller.caller.may_name_subject);
@@ -228,7 +238,8 @@ fn the_environment_wins_and_is_named_in_faults() {
     let ClientSource::Given(client) = &config.profiles[0].client else { panic!("it is given") };
     assert_eq!(client.client_id, "0042");
     assert_eq!(registration.scopes.to_string(), "a b");
-    assert_eq!(registration.token_params, [("resource".to_owned(), "r".to_owned())]);
+    let resource = Template::parse("r").unwrap();
+    assert_eq!(registration.token_params, [("resource".to_owned(), resource)]);
     assert!(config.callers[0].caller.may_name_subject);
     assert_eq!(config.listeners.proxy.port(), 1234);
 
@@ -318,23 +329,6 @@ fn the_admin_client_needs_the_listeners_only() {
     assert_eq!(listeners.admin.port(), 7);
     assert_eq!(listeners.admin_token.unwrap().expose(), "HUSH");
     assert!(load_listeners(&path, &Variables::new()).is_err());
-}
-
-#[test]
-fn every_provider_of_the_catalogue_is_good() {
-    let mut before = "";
-    for preset in catalogue::CATALOGUE {
-        assert!(before < preset.name, "the catalogue is in order and without doubles");
-        before = preset.name;
-        let file = catalogue::read(preset).unwrap();
-        let mut faults = Faults::default();
-        let provider = providers::provider(preset.name, &file, &mut faults);
-        let provider = faults.or(provider).unwrap();
-        assert!(provider.issuer.is_none_or(|issuer| issuer.starts_with("https://")));
-        assert!(preset.text.starts_with("# "), "{} says what it is", preset.name);
-    }
-    let files = std::fs::read_dir("config/providers").unwrap().count();
-    assert_eq!(files, catalogue::CATALOGUE.len(), "every file has its row");
 }
 
 #[test]

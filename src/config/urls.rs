@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use claviger_actors::proxy::route::UpstreamOrigin;
 use url::{Host, Url};
 
 use super::error::Faults;
@@ -12,6 +11,12 @@ use super::reader::Located;
 /// (RFC 6749 section 3.2, RFC 6750 section 5.3). It has no user name, password or fragment.
 pub(super) fn secure(text: &Located<String>, faults: &mut Faults) -> Option<Url> {
     faults.note(&text.at, checked(&text.value))
+}
+
+/// Reads the `https` URL of a page for people.
+pub(super) fn secure_page(text: &Located<String>, faults: &mut Faults) {
+    let page = text.value.split('#').next().unwrap_or_default().to_owned();
+    secure(&Located { value: page, at: text.at.clone() }, faults);
 }
 
 /// As [`secure`], and without a query: further path or parameters are added to it.
@@ -48,14 +53,4 @@ fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
         None => false,
     }
-}
-
-/// The origin of an upstream's URL (RFC 6454 section 6.2).
-pub(super) fn origin(url: &Url) -> Option<UpstreamOrigin> {
-    Some(UpstreamOrigin {
-        tls: url.scheme() == "https",
-        host: url.host_str()?.to_owned(),
-        port: url.port_or_known_default()?,
-        serialized: url.origin().ascii_serialization().into(),
-    })
 }

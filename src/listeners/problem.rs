@@ -38,7 +38,7 @@ pub struct Problem {
     #[serde(skip)]
     retry_after: Option<u64>,
     #[serde(skip)]
-    challenge: Option<&'static str>,
+    challenges: Vec<&'static str>,
 }
 
 impl Problem {
@@ -54,7 +54,7 @@ impl Problem {
             request_id: request_id.into(),
             authorization_url: None,
             retry_after: None,
-            challenge: None,
+            challenges: Vec::new(),
         }
     }
 
@@ -82,7 +82,7 @@ impl Problem {
     /// Adds a `WWW-Authenticate` challenge.
     #[must_use]
     pub fn challenge(mut self, challenge: &'static str) -> Self {
-        self.challenge = Some(challenge);
+        self.challenges.push(challenge);
         self
     }
 
@@ -110,12 +110,14 @@ impl Problem {
                     None => problem,
                 }
             }
+            TokenError::ScopesRefused { .. } => Self::new(Code::TokenUnavailable, detail, request_id),
             TokenError::StoreUnavailable { .. } => {
                 Self::new(Code::StoreUnavailable, detail, request_id).retry_after(1)
             }
             TokenError::Aborted { .. } => Self::new(Code::TokenUnavailable, detail, request_id)
                 .status(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(1),
+            TokenError::CallIncomplete { .. } => Self::new(Code::SubjectRequired, detail, request_id),
             TokenError::Ask { source, .. } => Self::from_ask_error(*source, detail, request_id),
             _ => Self::new(Code::Internal, detail, request_id),
         }
@@ -140,24 +142,28 @@ impl Problem {
                 Self::new(Code::BadRequest, detail, request_id)
             }
             UpstreamError::TokenEnded => Self::new(Code::TokenUnavailable, detail, request_id).retry_after(1),
+            UpstreamError::Unresolved(_) => Self::new(Code::TokenUnavailable, detail, request_id),
             timeout if timeout.is_timeout() => Self::new(Code::UpstreamTimeout, detail, request_id),
             _ => Self::new(Code::UpstreamUnreachable, detail, request_id),
         }
     }
 
-    /// Why a caller is not let in, with the challenge of the method it might use.
+    /// Why a caller is not let in, with the challenges of the methods it might use.
     pub fn from_caller_auth_error(
         error: CallerAuthError,
-        challenge: &'static str,
+        challenges: &[&'static str],
         request_id: impl Into<String>,
     ) -> Self {
         use ProblemCode as Code;
         let detail = error.to_string();
         match error {
             CallerAuthError::Ambiguous => Self::new(Code::BadRequest, detail, request_id),
-            CallerAuthError::Overloaded => Self::new(Code::Overloaded, detail, request_id).retry_after(1),
+            CallerAuthError::Overloaded | CallerAuthError::KeysUnavailable => {
+                Self::new(Code::Overloaded, detail, request_id).retry_after(1)
+            }
             CallerAuthError::Absent | CallerAuthError::Refused => {
-                Self::new(Code::CallerUnauthenticated, detail, request_id).challenge(challenge)
+                let problem = Self::new(Code::CallerUnauthenticated, detail, request_id);
+                challenges.iter().fold(problem, |problem, challenge| problem.challenge(challenge))
             }
         }
     }
@@ -177,7 +183,7 @@ impl Problem {
         use ProblemCode as Code;
         let detail = error.to_string();
         match error {
-            FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) => {
+            FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) | FlowError::Call { .. } => {
                 Self::new(Code::BadRequest, detail, request_id)
             }
             FlowError::Refused { .. } => Self::new(Code::AuthorizationRequired, detail, request_id),
@@ -210,8 +216,8 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             builder.insert_header((RETRY_AFTER, seconds.to_string()));
         }
-        if let Some(challenge) = self.challenge {
-            builder.insert_header((WWW_AUTHENTICATE, challenge));
+        for challenge in &self.challenges {
+            builder.append_header((WWW_AUTHENTICATE, *challenge));
         }
         builder.body(serde_json::to_string(self).unwrap_or_default())
     }
@@ -233,7 +239,7 @@ pub enum ProblemCode {
     RouteNotFound,
     /// A person must consent.
     AuthorizationRequired,
-    /// The route wants a `Claviger-Subject`.
+    /// The call does not say whose token it is for, or lacks what the token is asked for with.
     SubjectRequired,
     /// The provider gave no token.
     TokenUnavailable,
@@ -279,7 +285,7 @@ impl ProblemCode {
             Self::AuthorizationRequired => {
                 ("authorization_required", S::FORBIDDEN, "A person must consent first")
             }
-            Self::SubjectRequired => ("subject_required", S::BAD_REQUEST, "Claviger-Subject required"),
+            Self::SubjectRequired => ("subject_required", S::BAD_REQUEST, "The call says too little"),
             Self::TokenUnavailable => ("token_unavailable", S::BAD_GATEWAY, "No token from the provider"),
             Self::StoreUnavailable => {
                 ("store_unavailable", S::SERVICE_UNAVAILABLE, "Token store unavailable")

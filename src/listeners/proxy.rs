@@ -10,7 +10,8 @@
 //! 4. the size of the body;
 //! 5. the token, and only then the upstream.
 //!
-//! Reading order: `gateway` (what is needed of the engine), `asked` (1), `call` (2 to 4), `token` and
+//! Reading order: `gateway` (what is needed of the engine), `asked` (1), `call` (2 to 4; `gather` for
+//! what a call brings along), `token` and
 //! `consent` (5), `forward` and `answer`.
 
 mod answer;
@@ -19,6 +20,7 @@ mod call;
 mod consent;
 mod forward;
 pub mod gateway;
+mod gather;
 mod request_id;
 mod token;
 
@@ -33,7 +35,7 @@ use actix_web::web::ServiceConfig;
 use actix_web::{Error, HttpRequest, HttpResponse};
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::identifiers::Subject;
-use claviger_actors::protocol::template::CallContext;
+use claviger_actors::protocol::template::CallDigest;
 use claviger_actors::proxy::actor::{ProxyActor, Worker};
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::supervision::ActorRef;
@@ -52,20 +54,23 @@ pub struct ProxyState<G = GatewayHandle> {
     callers: Arc<CallerDirectory>,
     public_url: Url,
     upstream: Arc<UpstreamSettings>,
+    digest: CallDigest,
     https: bool,
     workers: Arc<AtomicUsize>,
 }
 
 impl<G: ProxyGateway> ProxyState<G> {
     /// A listener over plain HTTP. `public_url` is where browsers reach the public listener;
-    /// `upstream` bounds the connections to upstreams.
+    /// `upstream` bounds the connections to upstreams; `digest` tells calls apart in the names of
+    /// their connections.
     pub fn new(
         gateway: G,
         callers: Arc<CallerDirectory>,
         public_url: Url,
         upstream: Arc<UpstreamSettings>,
+        digest: CallDigest,
     ) -> Self {
-        Self { gateway, callers, public_url, upstream, https: false, workers: Arc::default() }
+        Self { gateway, callers, public_url, upstream, digest, https: false, workers: Arc::default() }
     }
 
     /// Says that callers come over TLS, which is told upstream in `X-Forwarded-Proto`.
@@ -97,7 +102,7 @@ impl<G: ProxyGateway> ProxyState<G> {
             actor,
             request_ids: RequestIds::new(&*self.gateway.entropy()),
             shared_subject: Subject::shared(),
-            no_context: CallContext::none(),
+            digest: self.digest.clone(),
         });
         config.default_service(fn_service(move |request: ServiceRequest| serve(desk.clone(), request)));
     }
@@ -114,8 +119,7 @@ struct Desk<G: ProxyGateway> {
     actor: ActorRef<ProxyActor>,
     request_ids: RequestIds,
     shared_subject: Subject,
-    /// Of calls that bring nothing along.
-    no_context: Arc<CallContext>,
+    digest: CallDigest,
 }
 
 impl<G: ProxyGateway> Drop for Desk<G> {
@@ -152,7 +156,7 @@ async fn answer<G: ProxyGateway>(
         .callers
         .authenticate(asked.headers(), now)
         .await
-        .map_err(|error| asked.unauthenticated(error, desk.callers.challenge(), id))?;
+        .map_err(|error| asked.unauthenticated(error, desk.callers.challenges(), id))?;
     let routes = desk.gateway.routes();
     let call = call::admit(desk, &asked, &caller, &routes, id).map_err(|problem| problem.response())?;
     let connection = match token::at_hand(desk, &call, now) {

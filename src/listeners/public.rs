@@ -1,11 +1,13 @@
-//! The listener for browsers: one-time connect links and the redirection endpoint.
+//! The listener for browsers: one-time connect links and the redirection endpoint. Providers fetch our
+//! key set from it.
 //!
-//! Both paths act on `GET`, as OAuth has it, and use something up. So a `HEAD` or a speculative
+//! The first two act on `GET`, as OAuth has it, and use something up. So a `HEAD` or a speculative
 //! `GET` is answered without acting.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ALLOW, CACHE_CONTROL, HeaderMap, HeaderValue, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, REFERRER_POLICY, RETRY_AFTER,
+    SET_COOKIE,
 };
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 use claviger_actors::clock::SystemEntropy;
@@ -24,6 +26,9 @@ use super::return_to::with_error;
 
 /// Longest connect token looked at, in bytes; ours are much shorter.
 const MAX_CONNECT_TOKEN: usize = 256;
+
+/// How long a provider may keep our key set without asking again.
+const JWKS_CACHE: &str = "max-age=300";
 
 /// What the public listener works with. Cheap to clone: one for each worker.
 #[derive(Clone, Debug)]
@@ -62,7 +67,13 @@ pub fn configure(cfg: &mut web::ServiceConfig, state: PublicState) {
 
 fn paths(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/connect/{session}").route(web::get().to(connect)))
-        .service(resource("/callback").route(web::get().to(callback)));
+        .service(resource("/callback").route(web::get().to(callback)))
+        .service(
+            web::resource("/jwks.json")
+                .route(web::get().to(jwks))
+                .route(web::head().to(jwks))
+                .default_service(web::to(method_not_allowed)),
+        );
 }
 
 fn resource(path: &str) -> Resource {
@@ -96,6 +107,15 @@ async fn callback(state: web::Data<PublicState>, request: HttpRequest) -> HttpRe
         }
     };
     callback_answer(result, state.reference())
+}
+
+/// The keys that our signatures are verified with (RFC 7517 section 5), for providers that fetch them.
+async fn jwks(state: web::Data<PublicState>) -> HttpResponse {
+    let set = serde_json::json!({ "keys": state.gateway.published_keys() });
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "application/jwk-set+json"))
+        .insert_header((CACHE_CONTROL, JWKS_CACHE))
+        .body(set.to_string())
 }
 
 fn connect_token(text: &str) -> Option<Secret> {

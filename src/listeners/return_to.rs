@@ -1,5 +1,7 @@
 //! Where a browser may be sent after a flow: checked once, when the flow or link is made.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 use url::Url;
 
@@ -50,6 +52,17 @@ pub fn check_return_to(return_to: &str) -> Result<String, ReturnToError> {
         return Err(ReturnToError::TooLong);
     }
     Ok(normalised)
+}
+
+/// `return_to` with further entries in its query.
+pub fn with_entries(return_to: &str, entries: &BTreeMap<String, String>) -> String {
+    match Url::parse(return_to) {
+        Ok(mut url) if !entries.is_empty() => {
+            url.query_pairs_mut().extend_pairs(entries);
+            url.into()
+        }
+        _ => return_to.to_owned(),
+    }
 }
 
 /// `return_to` with the error code of the authorization response added to its query.

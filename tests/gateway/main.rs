@@ -7,7 +7,11 @@
 mod support;
 
 mod admin;
+mod assertions;
+mod authorize;
 mod callback;
+mod callers;
+mod client_auth;
 mod config;
 mod consent;
 mod failures;
@@ -15,9 +19,12 @@ mod full_store;
 mod kill;
 mod lifecycle;
 mod panics;
+mod password;
 mod peers;
+mod people;
 mod refresh;
 mod requests;
 mod restart;
 mod shutdown;
+mod templates;
 mod upstreams;

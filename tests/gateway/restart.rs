@@ -48,6 +48,32 @@ async fn a_restart_does_not_lose_a_connect_link() {
 }
 
 #[tokio::test]
+async fn an_exchanged_client_secret_takes_effect_at_once() {
+    let scene = ScriptedScene::machine().await;
+    let gateway = scene.config.start().await;
+    let first = gateway.token_used().await;
+    let gateway = gateway.restart().await;
+    assert_eq!(gateway.token_used().await, first, "nothing was changed");
+
+    let (_, _, mut config) = gateway.stop().await;
+    config.env.insert("TEST_CLIENT_SECRET".into(), "another-secret".into());
+    let gateway = config.start().await;
+    assert_ne!(gateway.token_used().await, first, "what the old secret obtained is left behind");
+    assert_eq!(scene.server.count(), 2);
+}
+
+#[tokio::test]
+async fn an_exchanged_client_secret_costs_no_consent() {
+    let scene = ScriptedScene::person().await;
+    let gateway = scene.config.start().await;
+    gateway.connect("alice").await;
+    let first = gateway.token_used().await;
+    let (_, _, mut config) = gateway.stop().await;
+    config.env.insert("TEST_CLIENT_SECRET".into(), "another-secret".into());
+    assert_eq!(config.start().await.token_used().await, first);
+}
+
+#[tokio::test]
 async fn a_used_callback_stays_used_after_a_restart() {
     let scene = Scene::person().await;
     let gateway = scene.config.start().await;

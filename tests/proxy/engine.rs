@@ -17,8 +17,9 @@ use claviger_actors::connection::{Connection, ConnectionState, OriginSet, Reason
 use claviger_actors::flow::error::FlowError;
 use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
 use claviger_actors::protocol::identifiers::{CallerId, ConnectionId, ProfileId, RouteId, Subject};
+use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
-use claviger_actors::protocol::template::CallContext;
+use claviger_actors::protocol::template::{CallContext, CallDigest, CallNeeds};
 use claviger_actors::protocol::token::{AccessToken, Expiry, TokenFingerprint, TokenSet, TokenType};
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::TokenSource;
@@ -29,6 +30,8 @@ use claviger_actors::registration::policy::RefreshPolicy;
 use claviger_actors::snapshot::Connections;
 use claviger_actors::store::Revision;
 use claviger_actors::supervision::{Supervisor, SupervisorHandle};
+use claviger_actors::testing::{Answer, ScriptedTransport};
+use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
 use parking_lot::Mutex;
 use url::Url;
@@ -97,13 +100,18 @@ impl ProxyGateway for Engine {
     fn refresh_ahead(&self, id: &ConnectionId, _: &Arc<CallContext>) {
         self.script.lock().refreshed_ahead.push(id.to_string());
     }
-    fn create_connect_link(&self, _: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
+    fn create_connect_link(
+        &self,
+        _: ConnectionId,
+        _: ScopeSet,
+    ) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
         Box::pin(async { Ok(ConnectLink { token: Secret::new("one-time"), expires_in: 600 }) })
     }
     fn begin_authorization(
         &self,
         _: ConnectionId,
         browser: Option<Secret>,
+        _: Arc<CallContext>,
     ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>> {
         self.script.lock().begun.push(browser.map(|secret| secret.expose().to_owned()));
         let url = Url::parse("https://id.example/authorize?state=s").unwrap();
@@ -173,14 +181,17 @@ impl Setup {
         let mut settings = UpstreamSettings::new(tls);
         settings.body_idle_timeout = self.body_idle;
         settings.connect_timeout = self.connect;
-        let callers = Arc::new(CallerDirectory::new([
+        let callers = [
             caller("billing", &["api", "named", "shared"], true),
             caller("crm", &["api", "named"], false),
             caller("idle", &[], false),
             caller("new", &["api"], false),
-        ]));
+        ];
+        let nobody: Arc<dyn Transport> = ScriptedTransport::new(|_| Answer::json(500, "{}"));
+        let callers = Arc::new(CallerDirectory::new(callers, &nobody));
         let public = Url::parse("http://gw.test:8081").unwrap();
-        let state = ProxyState::new(engine.clone(), callers, public, Arc::new(settings));
+        let state =
+            ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = HttpServer::new(move || App::new().configure(|config| state.configure(config)))
@@ -207,8 +218,12 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
             serialized: Arc::from(format!("http://{upstream}")),
         }),
         upstream_path: "/v1".to_owned(),
+        template: None,
         profile: ProfileId::new("p").unwrap(),
         subject: SubjectSource::Caller,
+        context: CallContext::none(),
+        needs: CallNeeds::default(),
+        subject_names_jwt: false,
         methods: None,
         timeout: Duration::from_secs(3),
         max_body: None,
@@ -235,6 +250,7 @@ pub fn aged_connection(
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(lifetime)) },
         refresh_token: None,
+        requested_scope: None,
         scope: None,
         identity: None,
         extra: BTreeMap::new(),
@@ -249,15 +265,12 @@ fn caller(name: &str, routes: &[&str], may_name_subject: bool) -> ConfiguredCall
     let params = Params::new(64, 1, 1, None).unwrap();
     let salt = SaltString::encode_b64(b"0123456789abcdef").unwrap();
     let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password(name.as_bytes(), &salt);
-    ConfiguredCaller {
-        caller: Caller {
-            id: CallerId::new(name).unwrap(),
-            routes: routes.iter().map(|route| RouteId::new(route).unwrap()).collect(),
-            may_name_subject,
-        },
-        basic: Some(BasicCredential {
-            username: name.to_owned(),
-            password_hash: Secret::new(hash.unwrap().to_string()),
-        }),
-    }
+    let caller = Caller {
+        id: CallerId::new(name).unwrap(),
+        routes: routes.iter().map(|route| RouteId::new(route).unwrap()).collect(),
+        may_name_subject,
+    };
+    let password_hash = Secret::new(hash.unwrap().to_string());
+    let basic = BasicCredential { username: name.to_owned(), password_hash };
+    ConfiguredCaller { basic: Some(basic), ..ConfiguredCaller::new(caller) }
 }

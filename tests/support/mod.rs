@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: real servers on free ports, a browser, and the gateway itself.
 
 pub mod browser;
+pub mod caller_issuer;
 pub mod gateway;
 pub mod gateway_config;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod ports;
 pub mod raw_upstream;
 pub mod scene;
 pub mod scripted_as;
+pub mod strict_assertions;
 pub mod upstream;
 
 use std::future::Future;

@@ -82,6 +82,11 @@ impl OidcProvider {
         self.side_channel("grants").await.as_array().map_or(0, Vec::len)
     }
 
+    /// The parameters of every authorization request so far, as it understood them.
+    pub async fn asked(&self) -> Vec<Value> {
+        self.side_channel("asked").await.as_array().cloned().unwrap_or_default()
+    }
+
     /// The clients that registered themselves and live, with all their metadata.
     pub async fn registered_clients(&self) -> Vec<Value> {
         self.side_channel("clients").await.as_array().cloned().unwrap_or_default()
@@ -135,6 +140,24 @@ impl OidcProviderBuilder {
     #[must_use]
     pub fn omit_iss(self) -> Self {
         self.with("omitIss", json!(true))
+    }
+
+    /// The scopes it knows.
+    #[must_use]
+    pub fn scopes(self, scopes: Value) -> Self {
+        self.with("scopes", scopes)
+    }
+
+    /// The APIs that it issues tokens for (RFC 8707).
+    #[must_use]
+    pub fn resources(self, resources: Value) -> Self {
+        self.with("resources", resources)
+    }
+
+    /// The types of authorization details that it knows (RFC 9396).
+    #[must_use]
+    pub fn detail_types(self, types: Value) -> Self {
+        self.with("detailTypes", types)
     }
 
     /// Leaves `expires_in` out of token answers.

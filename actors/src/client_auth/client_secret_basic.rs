@@ -40,12 +40,22 @@ impl ClientAuthentication for ClientSecretBasic {
         request: &mut TokenRequest,
     ) -> Result<(), ClientAuthError> {
         let secret = self.secrets.of(context).expose();
-        // Encoded before they are joined, so that a colon in the identifier cannot move the border.
         let room = context.client_id.len() + secret.len();
         let mut pair = Zeroizing::new(String::with_capacity(room.saturating_mul(3) + 1));
-        pair.extend(utf8_percent_encode(context.client_id, ENCODED));
-        pair.push(':');
-        pair.extend(utf8_percent_encode(secret, ENCODED));
+        if context.quirks.raw_basic_credentials {
+            if context.client_id.contains(':') {
+                let problem = "a client_id with a colon cannot be sent without encoding".into();
+                return Err(ClientAuthError { method: NAME, problem });
+            }
+            pair.push_str(context.client_id);
+            pair.push(':');
+            pair.push_str(secret);
+        } else {
+            // Encoded before they are joined, so that a colon in the identifier cannot move the border.
+            pair.extend(utf8_percent_encode(context.client_id, ENCODED));
+            pair.push(':');
+            pair.extend(utf8_percent_encode(secret, ENCODED));
+        }
         let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
         let header = wiped_bytes([b"Basic ", encoded.as_bytes()].concat());
         let mut value = HeaderValue::from_maybe_shared(header).map_err(|_| ClientAuthError {

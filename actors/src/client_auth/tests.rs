@@ -4,6 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 
+mod assertions;
+
 use super::*;
 use crate::clock::SystemEntropy;
 use crate::registration::settings::Setting;
@@ -17,17 +19,22 @@ fn settings(secret: &str) -> Settings {
 fn authenticated(method: &str, client_id: &str, secret: &str) -> TokenRequest {
     let method = (find(method).unwrap().build)(&mut settings(secret)).unwrap();
     let mut request = TokenRequest::new("client_credentials");
-    let context = ClientAuthContext {
-        client_id,
-        quirks: &Quirks::default(),
+    let quirks = Quirks::default();
+    let context = ClientAuthContext { client_id, issuer: Some("https://as.example"), ..context(&quirks) };
+    method.authenticate(&context, &mut request).unwrap();
+    request
+}
+
+fn context(quirks: &Quirks) -> ClientAuthContext<'_> {
+    ClientAuthContext {
+        client_id: "s6BhdRkqt3",
+        quirks,
         credential: 0,
         issuer: None,
         token_endpoint: None,
         now: Timestamp::from_secs(1_700_000_000),
         entropy: &SystemEntropy,
-    };
-    method.authenticate(&context, &mut request).unwrap();
-    request
+    }
 }
 
 /// The text that HTTP Basic carries, before base64.
@@ -86,7 +93,7 @@ fn a_public_client_only_names_itself() {
 
 #[test]
 fn a_method_takes_its_secret_and_says_when_there_is_none() {
-    for name in ["client_secret_basic", "client_secret_post"] {
+    for name in ["client_secret_basic", "client_secret_post", "client_secret_jwt"] {
         let build = find(name).unwrap().build;
         let mut given = settings("x");
         build(&mut given).unwrap();
@@ -99,4 +106,27 @@ fn a_method_takes_its_secret_and_says_when_there_is_none() {
     let mut given = settings("x");
     (find("none").unwrap().build)(&mut given).unwrap();
     assert_eq!(given.leftovers().collect::<Vec<_>>(), ["client_secret"]);
+}
+
+#[test]
+fn raw_basic_credentials_are_joined_as_they_are() {
+    let method = (find("client_secret_basic").unwrap().build)(&mut settings("p w+d/%")).unwrap();
+    let quirks = Quirks { raw_basic_credentials: true, ..Quirks::default() };
+    let authenticate = |client_id| {
+        let mut request = TokenRequest::new("client_credentials");
+        let context = ClientAuthContext {
+            client_id,
+            quirks: &quirks,
+            credential: 0,
+            issuer: None,
+            token_endpoint: None,
+            now: Timestamp::from_secs(1_700_000_000),
+            entropy: &SystemEntropy,
+        };
+        method.authenticate(&context, &mut request).map(|()| request)
+    };
+    let header = authenticate("my id").unwrap().headers[AUTHORIZATION].clone();
+    assert!(header.is_sensitive());
+    assert_eq!(header.to_str().unwrap(), format!("Basic {}", STANDARD.encode("my id:p w+d/%")));
+    assert!(authenticate("my:id").is_err(), "the colon would move the border");
 }

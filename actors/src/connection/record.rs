@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{OriginSet, Reason};
 use crate::clock::Timestamp;
+use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::{self, Secret};
 use crate::protocol::token::{TokenFingerprint, TokenSet};
+use crate::store::Revision;
 
 /// What is kept in the store for one connection, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,9 @@ pub struct ConnectionRecord {
     /// sent to, whatever the configuration says by now.
     #[serde(default)]
     pub issued_by: String,
+    /// Names the credential that the token set was obtained with, if no person was asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub obtained_with: String,
     /// What is held.
     pub held: Held,
     /// A token request that was journalled before it was sent, and has not been answered.
@@ -28,6 +33,21 @@ pub struct ConnectionRecord {
     /// the record first, after a crash too, sees whether it still names the same person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unchecked_id_token: Option<UncheckedIdToken>,
+    /// The record is on its way to another subject: nothing is done with it before it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<MovingTo>,
+    /// The revision of the record, under another subject, that this one was moved from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_by: Option<Revision>,
+}
+
+/// Where a record is to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovingTo {
+    /// Its new subject.
+    pub subject: Subject,
+    /// The revision of the record there that it takes the place of; none if there was none.
+    pub replaces: Option<Revision>,
 }
 
 /// An ID token (OpenID Connect Core section 2) as it came.

@@ -15,6 +15,7 @@ fn tokens(lifetime: u64) -> TokenSet {
         obtained_at: NOW,
         expiry: Expiry::Stated { at: NOW.after(Duration::from_secs(lifetime)) },
         refresh_token: Some(RefreshToken::new("refresh").unwrap()),
+        requested_scope: None,
         scope: None,
         identity: None,
         extra: Default::default(),
@@ -148,4 +149,23 @@ proptest! {
             prop_assert!(state.tokens().is_some());
         }
     }
+}
+
+#[test]
+fn a_token_is_presented_in_the_apis_own_way() {
+    let presentation = |header: Option<&'static str>, scheme: Option<&str>| Presentation {
+        header: header.map(HeaderName::from_static),
+        scheme: scheme.map(str::to_owned),
+    };
+    let presented = |presentation: Presentation| {
+        let connection = connection(ConnectionState::obtained(tokens(60)), true).presented_as(&presentation);
+        let value = connection.authorization(NOW).unwrap();
+        assert!(value.is_sensitive());
+        let token = connection.state.tokens().unwrap().access_token.expose();
+        (connection.token_header().to_string(), value.to_str().unwrap().replace(token, "TOKEN"))
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(presented(Presentation::default()), pair("authorization", "Bearer TOKEN"));
+    assert_eq!(presented(presentation(Some("x-own"), Some(""))), pair("x-own", "TOKEN"));
+    assert_eq!(presented(presentation(None, Some("Own"))), pair("authorization", "Own TOKEN"));
 }

@@ -38,7 +38,7 @@ pub struct ConnectionView {
     pub expiry: Option<&'static str>,
     /// Whether the access token may no longer be used.
     pub expired: bool,
-    /// Scope granted, if the provider said so.
+    /// Scope granted: as the provider said, otherwise as asked for.
     pub scope: Option<String>,
     /// Whether it can be refreshed without the person.
     pub has_refresh_token: bool,

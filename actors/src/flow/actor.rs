@@ -17,6 +17,7 @@ use super::ports::{AuthorizationProvider, FlowStore};
 use super::record::{FlowRecord, StateHash};
 use crate::clock::{Clock, Timestamp};
 use crate::grants::Redemption;
+use crate::protocol::authorization_response::FurtherParams;
 use crate::protocol::identifiers::ConnectionId;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::secret::Secret;
@@ -75,6 +76,7 @@ type Completion = LocalBoxActorFuture<FlowActor, Result<FlowOutcome, FlowError>>
 struct Accepted {
     record: Box<FlowRecord>,
     result: Result<Secret, String>,
+    further: FurtherParams,
 }
 
 impl FlowActor {
@@ -110,7 +112,7 @@ impl FlowActor {
                 let checked = check::belongs(record, response.iss.as_deref(), browser.as_ref(), now);
                 match checked {
                     Err(why) => self.refuse(why),
-                    Ok(()) => self.take(response.result),
+                    Ok(()) => self.take(response.result, response.further),
                 }
             }
             Stage::Restarted => {
@@ -138,13 +140,13 @@ impl FlowActor {
     }
 
     /// Uses the flow up, here and in the store, before anything is done with the answer.
-    fn take(&mut self, result: Result<Secret, String>) -> Completion {
+    fn take(&mut self, result: Result<Secret, String>, further: FurtherParams) -> Completion {
         let Stage::Waiting(record) = std::mem::replace(&mut self.stage, Stage::Redeeming) else {
             return self.refuse("the flow was used before");
         };
         let taking = self.parts.store.take(self.state);
         Box::pin(wrap_future::<_, Self>(taking).then(move |taken, this, ctx| match taken {
-            Ok(true) => this.finish(Accepted { record, result }),
+            Ok(true) => this.finish(Accepted { record, result, further }),
             Ok(false) => {
                 this.end(ctx);
                 this.refuse("the flow was used before, elsewhere")
@@ -158,8 +160,11 @@ impl FlowActor {
         }))
     }
 
-    fn finish(&mut self, Accepted { record, result }: Accepted) -> Completion {
-        let FlowRecord { connection, return_to, code_verifier, nonce, redirect_uri, .. } = *record;
+    fn finish(&mut self, Accepted { record, result, further }: Accepted) -> Completion {
+        let FlowRecord { connection, return_to, code_verifier, nonce, redirect_uri, scopes, .. } = *record;
+        let begun_at = record.created_at;
+        let quirks = &self.parts.provider.registration().provider.quirks;
+        let kept = further.only(&quirks.callback_params);
         let provider = self.parts.provider.clone();
         let finishing = async move {
             let code = match result {
@@ -171,7 +176,7 @@ impl FlowActor {
                 return Err(FlowError::Invalid { why, connection: Some(connection) });
             };
             let code_verifier = code_verifier.map(CodeVerifier::from_secret);
-            let redemption = Redemption { code, code_verifier, redirect_uri };
+            let redemption = Redemption { code, code_verifier, redirect_uri, scopes, begun_at, kept };
             match provider.redeem(connection.subject.clone(), redemption, nonce).await {
                 Ok(()) => Ok(FlowOutcome { connection, return_to }),
                 Err(source) => Err(FlowError::Token { connection, source, return_to }),

@@ -23,7 +23,8 @@ pub(super) fn belongs(
     // RFC 9207 section 2.4: simple string comparison. It holds for error responses, too. Where
     // endpoints are configured without an issuer there is nothing to compare with.
     match (iss, &record.issuer) {
-        (None, _) if record.iss_announced => Err("iss is announced and missing"),
+        (None, _) if record.iss_required => Err("iss is required and missing"),
+        (Some(_), None) if record.iss_required => Err("iss is required, and the issuer is not known"),
         (Some(iss), Some(issuer)) if iss != issuer => Err("iss is another issuer's"),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::protocol::identifiers::ConnectionId;
 use crate::provider::error::TokenError;
+use crate::registration::authorization::OptionsError;
 use crate::store::StoreError;
 use crate::supervision::AskError;
 
@@ -33,6 +34,14 @@ pub enum FlowError {
     /// The profile's grant has no person in it.
     #[error("profile {0} needs no consent: its grant has no person in it")]
     NoConsentNeeded(String),
+    /// A key of the profile wants something of the call, and whoever began the flow has it not.
+    #[error("{connection}: {source}")]
+    Call {
+        /// Whose token set it would have been.
+        connection: ConnectionId,
+        /// What is missing.
+        source: OptionsError,
+    },
     /// No such profile.
     #[error("there is no profile {0}")]
     UnknownProfile(String),

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::messages::CreateConnectLink;
 use super::record::StateHash;
 use crate::clock::Timestamp;
 use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 
 /// Live links of one connection. Whoever asks for more gets the newest again while it is young.
@@ -16,8 +18,23 @@ const PER_CONNECTION: usize = 5;
 struct Live {
     token: Secret,
     hash: StateHash,
-    return_to: Option<String>,
+    destination: Destination,
     expires_at: Timestamp,
+}
+
+/// What a link is for: one that has the same serves as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Destination {
+    /// Where the browser goes afterwards.
+    pub(super) return_to: Option<String>,
+    /// Scopes to ask for beyond the profile's.
+    pub(super) scopes: ScopeSet,
+}
+
+impl CreateConnectLink {
+    pub(super) fn destination(&self) -> Destination {
+        Destination { return_to: self.return_to.clone(), scopes: self.scopes.clone() }
+    }
 }
 
 /// The live links that this process has made. What it forgets by a panic ends by itself.
@@ -34,12 +51,12 @@ impl Links {
     pub(super) fn again(
         &self,
         connection: &ConnectionId,
-        return_to: Option<&str>,
+        destination: &Destination,
         now: Timestamp,
         lifetime: Duration,
     ) -> Option<(Secret, Duration)> {
         let live = self.live.get(connection).filter(|live| live.len() >= PER_CONNECTION)?;
-        let newest = live.back().filter(|link| link.return_to.as_deref() == return_to)?;
+        let newest = live.back().filter(|link| link.destination == *destination)?;
         let left = newest.expires_at.since(now).min(lifetime);
         (left >= lifetime / 2).then(|| (newest.token.clone(), left))
     }
@@ -49,13 +66,13 @@ impl Links {
         &mut self,
         connection: ConnectionId,
         token: Secret,
-        return_to: Option<String>,
+        destination: Destination,
         expires_at: Timestamp,
     ) -> Vec<StateHash> {
         let hash = StateHash::of(token.expose());
         self.owners.insert(hash, connection.clone());
         let live = self.live.entry(connection).or_default();
-        live.push_back(Live { hash, token, return_to, expires_at });
+        live.push_back(Live { hash, token, destination, expires_at });
         let surplus = live.len().saturating_sub(PER_CONNECTION);
         let gone: Vec<_> = live.drain(..surplus).map(|link| link.hash).collect();
         gone.iter().for_each(|hash| drop(self.owners.remove(hash)));
@@ -112,23 +129,33 @@ mod tests {
     }
 
     fn add(links: &mut Links, token: &str) -> Vec<StateHash> {
-        links.add(alice(), token.into(), None, NOW.after(LIFETIME))
+        links.add(alice(), token.into(), Destination::default(), NOW.after(LIFETIME))
     }
 
     #[test]
     fn a_caller_in_a_loop_gets_the_newest_link_again_until_it_ages_or_is_used() {
         let mut links = Links::default();
         for n in 0..5 {
-            assert!(links.again(&alice(), None, NOW, LIFETIME).is_none(), "link {n} is a new one");
+            assert!(
+                links.again(&alice(), &Destination::default(), NOW, LIFETIME).is_none(),
+                "link {n} is a new one"
+            );
             assert!(add(&mut links, &n.to_string()).is_empty());
         }
-        let (newest, left) = links.again(&alice(), None, NOW, LIFETIME).unwrap();
+        let (newest, left) = links.again(&alice(), &Destination::default(), NOW, LIFETIME).unwrap();
         assert_eq!((newest.expose(), left), ("4", LIFETIME));
-        assert!(links.again(&alice(), Some("https://app"), NOW, LIFETIME).is_none(), "leads elsewhere");
-        assert!(links.again(&alice(), None, NOW.after(LIFETIME * 2 / 3), LIFETIME).is_none(), "too old");
+        let elsewhere = Destination { return_to: Some("https://app".into()), ..Destination::default() };
+        assert!(links.again(&alice(), &elsewhere, NOW, LIFETIME).is_none(), "leads elsewhere");
+        let scopes = ScopeSet::parse("more").unwrap();
+        let wider = Destination { scopes, ..Destination::default() };
+        assert!(links.again(&alice(), &wider, NOW, LIFETIME).is_none(), "asks for more");
+        assert!(
+            links.again(&alice(), &Destination::default(), NOW.after(LIFETIME * 2 / 3), LIFETIME).is_none(),
+            "too old"
+        );
         assert_eq!(add(&mut links, "5"), [StateHash::of("0")], "the oldest goes");
         links.forget(StateHash::of("5"));
-        assert!(links.again(&alice(), None, NOW, LIFETIME).is_none(), "used up");
+        assert!(links.again(&alice(), &Destination::default(), NOW, LIFETIME).is_none(), "used up");
         links.forget_expired(NOW.after(LIFETIME));
         assert_eq!((links.connections(), links.owners.len()), (0, 0));
     }

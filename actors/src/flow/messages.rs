@@ -1,5 +1,7 @@
 //! What flows are asked.
 
+use std::sync::Arc;
+
 use actix::Message;
 use url::Url;
 
@@ -7,7 +9,9 @@ use super::error::FlowError;
 use super::record::ConnectSession;
 use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::template::CallContext;
 
 /// Starts an authorization. Asked of the `FlowRegistrar`.
 #[derive(Clone, Debug, Message)]
@@ -19,6 +23,8 @@ pub struct BeginAuthorization {
     pub return_to: Option<String>,
     /// The binding cookie that the browser already has, to be used again.
     pub browser: Option<Secret>,
+    /// What the call that starts it brings along, further scopes among it.
+    pub call: Arc<CallContext>,
 }
 
 /// Where the browser is sent, and the cookie that ties the flow to it.
@@ -60,6 +66,8 @@ pub struct CreateConnectLink {
     pub connection: ConnectionId,
     /// Where the browser goes afterwards.
     pub return_to: Option<String>,
+    /// Scopes to ask for beyond the profile's.
+    pub scopes: ScopeSet,
 }
 
 /// A one-time connect link.

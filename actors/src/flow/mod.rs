@@ -1,8 +1,8 @@
 //! Pending authorizations: from redirect to callback (RFC 6749 section 4.1).
 //!
 //! The [`registrar`] starts and finds flows; each is an [`actor`] of its own, whose [`record`] is
-//! durable before the browser is sent away. Reading order: `messages`, `record`, `ports`, `check`,
-//! `actor`, `registrar`.
+//! durable before the browser is sent away. Reading order: `messages`, `record`, `ports`, `request`,
+//! `check`, `actor`, `registrar`.
 
 pub mod actor;
 mod check;
@@ -12,5 +12,6 @@ pub mod messages;
 pub mod ports;
 pub mod record;
 pub mod registrar;
+mod request;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,9 @@ use futures_util::future::LocalBoxFuture;
 use super::record::{ConnectSession, FlowRecord, StateHash};
 use crate::clock::Timestamp;
 use crate::grants::Redemption;
+use crate::protocol::authorization_request::AuthorizationParams;
 use crate::protocol::identifiers::{ProfileId, Subject};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::provider::error::TokenError;
 use crate::provider::messages::AuthorizationTarget;
@@ -24,8 +26,16 @@ pub trait AuthorizationProvider: Send + Sync + fmt::Debug {
     /// Whether its grant has a person in it.
     fn needs_person(&self) -> bool;
 
-    /// Where to send a browser, with metadata discovered if need be.
-    fn authorization_target(&self) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>>;
+    /// Where to send a browser that asks for `params`: they are in the URL, or the authorization
+    /// server was told them before. Metadata is discovered if need be.
+    fn authorization_url(
+        &self,
+        params: AuthorizationParams,
+    ) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>>;
+
+    /// The scopes of the token set held for `subject`, as far as they were asked for; none if none
+    /// is held.
+    fn granted_scopes(&self, subject: Subject) -> LocalBoxFuture<'static, Result<ScopeSet, TokenError>>;
 
     /// Turns a code into a saved token set. Called at most once for a code.
     fn redeem(

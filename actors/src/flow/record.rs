@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::{self, Secret};
 
 /// SHA-256 of a `state`, a connect token or a browser binding: names it without holding it.
@@ -50,10 +51,15 @@ pub struct FlowRecord {
     /// OpenID Connect nonce, if `openid` is asked for.
     #[serde(with = "optional_secret")]
     pub nonce: Option<Secret>,
+    /// What was asked for, further scopes included.
+    #[serde(default)]
+    pub scopes: ScopeSet,
     /// The issuer the browser was sent to (RFC 9207 compares with it).
     pub issuer: Option<String>,
-    /// Whether the issuer's metadata announces `iss` in responses (RFC 9207 section 3).
-    pub iss_announced: bool,
+    /// Whether `iss` must be in the response: the issuer's metadata announces it (RFC 9207 section
+    /// 3), or the profile requires it.
+    #[serde(alias = "iss_announced")]
+    pub iss_required: bool,
     /// The redirection endpoint, byte for byte as sent.
     pub redirect_uri: String,
     /// Hash of the browser-binding cookie.
@@ -75,6 +81,9 @@ pub struct ConnectSession {
     pub connection: ConnectionId,
     /// Where the browser goes afterwards.
     pub return_to: Option<String>,
+    /// Scopes to ask for beyond the profile's.
+    #[serde(default)]
+    pub scopes: ScopeSet,
     /// When the link ends by itself.
     pub expires_at: Timestamp,
 }

@@ -19,14 +19,10 @@ use super::messages::{
 };
 use super::ports::{AuthorizationProvider, FlowStore, Providers};
 use super::record::{ConnectSession, FlowRecord, StateHash};
+use super::request::new_flow;
 use crate::clock::{Clock, Entropy, Timestamp};
-use crate::protocol::authorization_request::AuthorizationRequest;
 use crate::protocol::identifiers::ProfileId;
-use crate::protocol::pkce::CodeVerifier;
-use crate::protocol::secret::Secret;
-use crate::protocol::state::{Nonce, State, random_token};
-use crate::provider::messages::AuthorizationTarget;
-use crate::registration::Pkce;
+use crate::protocol::state::random_token;
 use crate::supervision::{
     ActorKind, ActorRef, AskError, ChildSpec, ExitGuard, Observation, Observe, RestartPolicy, Supervised,
     SupervisorHandle,
@@ -284,55 +280,6 @@ fn invalid(why: &'static str) -> FlowError {
     FlowError::Invalid { why, connection: None }
 }
 
-/// A browser's binding is used again only if it can be one of ours.
-fn is_binding(browser: &Secret) -> bool {
-    let text = browser.expose().as_bytes();
-    text.len() == 43 && text.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-}
-
-/// Draws what makes a flow unguessable; gives its record and where to send the browser.
-fn new_flow(
-    begin: BeginAuthorization,
-    provider: &dyn AuthorizationProvider,
-    target: AuthorizationTarget,
-    services: &FlowServices,
-) -> (FlowRecord, AuthorizationRedirect) {
-    let entropy = &*services.entropy;
-    let registration = provider.registration();
-    let state = State::generate(entropy);
-    let verifier = (registration.pkce == Pkce::S256).then(|| CodeVerifier::generate(entropy));
-    let nonce = registration.scopes.contains("openid").then(|| Nonce::generate(entropy));
-    let browser = begin.browser.filter(is_binding).unwrap_or_else(|| random_token(entropy));
-    let challenge = verifier.as_ref().map(CodeVerifier::challenge);
-    let url = AuthorizationRequest {
-        endpoint: &target.endpoint,
-        client_id: &target.client_id,
-        redirect_uri: &registration.redirect_uri,
-        scopes: &registration.scopes,
-        state: &state,
-        challenge: challenge.as_deref(),
-        nonce: nonce.as_ref(),
-        extra: &registration.authorize_params,
-    }
-    .url();
-    let created_at = services.clock.now();
-    let record = FlowRecord {
-        state: StateHash::of(state.0.expose()),
-        connection: begin.connection,
-        code_verifier: verifier.map(|verifier| verifier.secret().clone()),
-        nonce: nonce.map(|nonce| nonce.0),
-        issuer: target.issuer,
-        iss_announced: target.iss_announced,
-        redirect_uri: registration.redirect_uri.to_string(),
-        browser: StateHash::of(browser.expose()),
-        return_to: begin.return_to,
-        created_at,
-        expires_at: created_at.after(services.limits.lifetime),
-    };
-    let expires_in = services.limits.lifetime.as_secs();
-    (record, AuthorizationRedirect { url, browser, expires_in })
-}
-
 impl Actor for FlowRegistrar {
     type Context = Context<Self>;
 
@@ -359,8 +306,7 @@ impl Handler<BeginAuthorization> for FlowRegistrar {
         }
         let services = self.services.clone();
         let beginning = async move {
-            let target = provider.authorization_target().await.map_err(FlowError::Provider)?;
-            let (record, redirect) = new_flow(begin, &*provider, target, &services);
+            let (record, redirect) = new_flow(begin, &*provider, &services).await?;
             services.store.save(record.clone()).await?;
             Ok::<_, FlowError>((record, redirect, provider))
         };
@@ -402,7 +348,7 @@ impl Handler<CreateConnectLink> for FlowRegistrar {
         }
         let (now, lifetime) = (self.now(), self.services.limits.lifetime);
         if let Some((token, left)) =
-            self.links.again(&create.connection, create.return_to.as_deref(), now, lifetime)
+            self.links.again(&create.connection, &create.destination(), now, lifetime)
         {
             return Box::pin(fut::ready(Ok(ConnectLink { token, expires_in: left.as_secs() })));
         }
@@ -416,10 +362,12 @@ impl Handler<CreateConnectLink> for FlowRegistrar {
             return Box::pin(fut::ready(Err(FlowError::TooMany)));
         }
         let token = random_token(&*self.services.entropy);
+        let destination = create.destination();
         let link = ConnectSession {
             token: StateHash::of(token.expose()),
             connection: create.connection,
             return_to: create.return_to,
+            scopes: create.scopes,
             expires_at: now.after(lifetime),
         };
         let store = self.services.store.clone();
@@ -428,8 +376,8 @@ impl Handler<CreateConnectLink> for FlowRegistrar {
             Ok::<_, FlowError>(link)
         };
         Box::pin(wrap_future::<_, Self>(saving).map(move |saved, this, ctx| {
-            let ConnectSession { connection, return_to, expires_at, .. } = saved?;
-            for surplus in this.links.add(connection, token.clone(), return_to, expires_at) {
+            let ConnectSession { connection, expires_at, .. } = saved?;
+            for surplus in this.links.add(connection, token.clone(), destination, expires_at) {
                 let removing = this.services.store.take_link(surplus);
                 // One that stays behind ends by itself.
                 ctx.spawn(wrap_future(removing).map(|_, _: &mut Self, _| ()));

@@ -15,11 +15,16 @@ use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
 use crate::grants::Redemption;
 use crate::profile::Profile;
+use crate::protocol::authorization_request::AuthorizationParams;
 use crate::protocol::identifiers::{ProfileId, Subject};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::token::TokenSet;
 use crate::provider::actor::ProviderActor;
 use crate::provider::error::TokenError;
-use crate::provider::messages::{AuthorizationTarget, GetAuthorizationTarget, RedeemAuthorizationCode};
+use crate::provider::messages::{
+    AuthorizationTarget, GetConnection, PrepareAuthorization, RedeemAuthorizationCode,
+};
 use crate::registration::ClientRegistration;
 use crate::store::StoreError;
 use crate::supervision::{ActorRef, AskError, SupervisorHandle};
@@ -50,11 +55,24 @@ impl AuthorizationProvider for ProfilePort {
         self.profile.grant.needs_person()
     }
 
-    fn authorization_target(&self) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>> {
+    fn authorization_url(
+        &self,
+        params: AuthorizationParams,
+    ) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>> {
         let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
         Box::pin(async move {
-            let answer = actor.ask_idempotent(GetAuthorizationTarget, ASK_DEADLINE).await;
+            let answer = actor.ask_idempotent(PrepareAuthorization { params }, ASK_DEADLINE).await;
             answer.map_err(|error| ask_error(&profile, error))?
+        })
+    }
+
+    fn granted_scopes(&self, subject: Subject) -> LocalBoxFuture<'static, Result<ScopeSet, TokenError>> {
+        let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
+        Box::pin(async move {
+            let answer = actor.ask_idempotent(GetConnection { subject }, ASK_DEADLINE).await;
+            let connection = answer.map_err(|error| ask_error(&profile, error))??;
+            let tokens = connection.as_ref().and_then(|connection| connection.state.tokens());
+            Ok(tokens.map(TokenSet::kept_scopes).unwrap_or_default())
         })
     }
 

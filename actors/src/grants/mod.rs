@@ -2,10 +2,16 @@
 //!
 //! To add a grant: one new file here, one `mod` line and one row in [`GRANTS`].
 
+mod assertion;
 pub mod authorization_code;
 pub mod client_credentials;
+pub mod jwt_bearer;
+pub mod password;
 pub mod refresh_token;
+pub mod saml2_bearer;
+pub mod token_exchange;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,8 +21,10 @@ use url::Url;
 use crate::clock::{Entropy, Timestamp};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
+use crate::protocol::saml::SamlError;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::{KeyError, SigningKey};
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
@@ -55,6 +63,12 @@ pub struct Redemption {
     pub code_verifier: Option<CodeVerifier>,
     /// Byte for byte the one of the authorization request.
     pub redirect_uri: Url,
+    /// What was asked for.
+    pub scopes: ScopeSet,
+    /// When it was asked for: no login may lie further back than `max_age` before that.
+    pub begun_at: Timestamp,
+    /// Members of the authorization response to keep with the token set.
+    pub kept: BTreeMap<String, String>,
 }
 
 /// Why a grant cannot make a token request.
@@ -72,6 +86,15 @@ pub enum GrantError {
         /// What is missing.
         source: TemplateError,
     },
+    /// The call brings no JWT of the caller's.
+    #[error("the call has no JWT of the caller's, which is what its token is exchanged for")]
+    NoCallerToken,
+    /// The call brings no assertion.
+    #[error("the call has no assertion; send it as Claviger-Assertion")]
+    NoAssertion,
+    /// The assertion is wrong.
+    #[error("the SAML assertion {0}")]
+    Saml(#[from] SamlError),
     /// Something the grant needs is not there.
     #[error("the {grant} grant lacks {what}")]
     Missing {
@@ -80,6 +103,14 @@ pub enum GrantError {
         /// What it lacks.
         what: &'static str,
     },
+    /// An assertion could not be signed.
+    #[error("the {grant} grant cannot sign: {source}")]
+    Signing {
+        /// The grant.
+        grant: &'static str,
+        /// Why not.
+        source: KeyError,
+    },
 }
 
 /// A way to turn what we hold into a token request.
@@ -87,8 +118,29 @@ pub trait Grant: Send + Sync + fmt::Debug {
     /// Whether a person consents in a browser before the first token request.
     fn needs_person(&self) -> bool;
 
+    /// Whether it names the client by its identifier, whatever the client authentication.
+    fn needs_client_id(&self) -> bool {
+        true
+    }
+
     /// What the grant needs to know of a call, beyond its subject.
     fn placeholders(&self) -> Vec<Placeholder> {
+        Vec::new()
+    }
+
+    /// Whether it needs the caller's own JWT.
+    fn needs_caller_token(&self) -> bool {
+        false
+    }
+
+    /// Whether the call itself hands over the assertion ([`CallContext::assertion`]). Its token is then
+    /// of whoever that assertion names: only calls with the same assertion may share it.
+    fn needs_assertion(&self) -> bool {
+        false
+    }
+
+    /// The keys it signs with, the current one first: their public halves are published.
+    fn signing_keys(&self) -> Vec<SigningKey> {
         Vec::new()
     }
 
@@ -108,6 +160,10 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
+    GrantRow { name: password::NAME, build: password::build },
+    GrantRow { name: saml2_bearer::NAME, build: saml2_bearer::build },
+    GrantRow { name: "token_exchange", build: token_exchange::build },
 ];
 
 /// The row of the grant `name`.

@@ -3,13 +3,14 @@
 use super::*;
 use crate::clock::SystemEntropy;
 use crate::protocol::token::RefreshToken;
+use crate::registration::settings::Setting;
 use crate::testing::profiles;
 
-fn params(request: &TokenRequest) -> Vec<(&str, &str)> {
+pub(super) fn params(request: &TokenRequest) -> Vec<(&str, &str)> {
     request.params.iter().map(|(name, value)| (name.as_str(), value.expose())).collect()
 }
 
-fn with_context<T>(use_it: impl FnOnce(GrantContext<'_>) -> T) -> T {
+pub(super) fn with_context<T>(use_it: impl FnOnce(GrantContext<'_>) -> T) -> T {
     let registration = profiles::registration("acme");
     let subject = Subject::new("alice").unwrap();
     use_it(GrantContext {
@@ -53,6 +54,9 @@ fn a_code_is_redeemed_with_verifier_and_redirect_uri_as_written() {
         code: "SplxlOBeZQQYbYS6WxSbIA".into(),
         code_verifier: Some(CodeVerifier::from_secret("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into())),
         redirect_uri: "https://client.example.com/cb?x=%7e".parse().unwrap(),
+        scopes: ScopeSet::default(),
+        begun_at: Timestamp::default(),
+        kept: BTreeMap::new(),
     };
     let request = with_context(|context| {
         built("authorization_code").token_request(&GrantContext { redemption: Some(&redemption), ..context })
@@ -85,4 +89,82 @@ fn a_refresh_names_no_scope() {
     let request = refresh_token::refresh_request(&RefreshToken::new("tGzv3JOkF0XG5Qx2TlKWIA").unwrap());
     let expected = [("grant_type", "refresh_token"), ("refresh_token", "tGzv3JOkF0XG5Qx2TlKWIA")];
     assert_eq!(params(&request), expected);
+}
+
+const CALLER_JWT: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln";
+
+fn exchange(settings: &[(&str, &str)]) -> Result<Arc<dyn Grant>, SettingsError> {
+    let mut given = Settings::default();
+    for (key, value) in settings {
+        given.insert(*key, Setting::Value((*value).into()));
+    }
+    let grant = (find("token_exchange").unwrap().build)(&mut given)?;
+    assert_eq!(given.leftovers().count(), 0, "a key is not taken");
+    Ok(grant)
+}
+
+#[test]
+fn a_callers_jwt_is_exchanged() {
+    let grant = exchange(&[]).unwrap();
+    assert!(!grant.needs_person() && grant.needs_caller_token());
+    let call = CallContext { caller_token: Some(CALLER_JWT.into()), ..CallContext::default() };
+    let request = with_context(|context| grant.token_request(&GrantContext { call: &call, ..context }));
+    assert_eq!(
+        params(&request.unwrap()),
+        [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", CALLER_JWT),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("scope", "mail openid"),
+        ]
+    );
+    let without = with_context(|context| grant.token_request(&context));
+    assert_eq!(without.unwrap_err(), GrantError::NoCallerToken);
+}
+
+/// RFC 8693 section 2.3 and appendix A.2.
+#[test]
+fn every_parameter_of_an_exchange_is_sent_as_configured() {
+    let grant = exchange(&[
+        ("subject_token", "accVkjcJyb4BWCxGsndESCJQbdFMogUC5PbRDqceLTC"),
+        ("subject_token_type", "access_token"),
+        ("actor_token", "our-own-token"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("audience", "tenant-{query.tenant}"),
+        ("resource", "https://backend.example.com/api"),
+    ])
+    .unwrap();
+    assert!(!grant.needs_caller_token());
+    let tenant = Placeholder::Query("tenant".into());
+    assert_eq!(grant.placeholders(), [tenant.clone()]);
+    let without = with_context(|context| grant.token_request(&context)).unwrap_err();
+    assert_eq!(without.to_string(), "audience: the call has no value for {query.tenant}");
+    let call = CallContext { values: [(tenant, "acme".into())].into(), ..CallContext::default() };
+    let request = with_context(|context| grant.token_request(&GrantContext { call: &call, ..context }));
+    assert_eq!(
+        params(&request.unwrap()),
+        [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", "accVkjcJyb4BWCxGsndESCJQbdFMogUC5PbRDqceLTC"),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            ("actor_token", "our-own-token"),
+            ("actor_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            ("audience", "tenant-acme"),
+            ("resource", "https://backend.example.com/api"),
+            ("scope", "mail openid"),
+        ]
+    );
+}
+
+#[test]
+fn what_an_exchange_cannot_mean_is_refused() {
+    for (settings, key) in [
+        (&[("subject_token_type", "jwtt")][..], "subject_token_type"),
+        (&[("requested_token_type", "access token")], "requested_token_type"),
+        (&[("actor_token_type", "jwt")], "actor_token_type"),
+        (&[("audience", "{nobody}")], "audience"),
+    ] {
+        assert_eq!(exchange(settings).unwrap_err().key, key);
+    }
 }

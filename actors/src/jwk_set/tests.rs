@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::protocol::id_token::{self, IdTokenChecks, IdTokenClaims};
+use crate::protocol::secret::Secret;
 use crate::testing::{Answer, ScriptedTransport, profiles};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -56,7 +58,7 @@ impl Server {
         cache: &JwkSetCache,
         token: &Secret,
         now: Timestamp,
-    ) -> Result<IdTokenClaims, VerifyError> {
+    ) -> Result<IdTokenClaims, VerifyError<IdTokenError>> {
         let checks = IdTokenChecks {
             issuer: "https://as.example",
             client_id: "c",
@@ -65,7 +67,8 @@ impl Server {
             access_token: None,
             now,
         };
-        cache.verify(&self.transport, &profiles::url(JWKS), token, &checks).await
+        let verify = |keys: &JwkSetView| id_token::verify(token, keys, &checks);
+        cache.verify(&self.transport, &profiles::url(JWKS), now, verify).await
     }
 }
 

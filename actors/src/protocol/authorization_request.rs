@@ -1,14 +1,16 @@
 //! The authorization request: where a browser is sent (RFC 6749 section 4.1.1).
 
+use std::fmt;
+
+use serde_json::{Map, Value};
 use url::Url;
 use url::form_urlencoded::{self, Serializer};
 
-use super::scope::ScopeSet;
 use super::state::{Nonce, State};
 
 /// Parameters that only the flow itself sets; neither configuration nor the endpoint's own query
 /// can give them another value.
-pub const RESERVED_PARAMS: [&str; 7] = [
+pub const RESERVED_PARAMS: [&str; 9] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -16,38 +18,40 @@ pub const RESERVED_PARAMS: [&str; 7] = [
     "code_challenge",
     "code_challenge_method",
     "nonce",
+    "request",
+    "request_uri",
 ];
+
+/// The one parameter that may be sent several times (RFC 8707 section 2).
+const REPEATABLE: &str = "resource";
 
 /// What goes into an authorization request.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthorizationRequest<'a> {
-    /// The authorization endpoint; its query is kept (RFC 6749 section 3.1).
-    pub endpoint: &'a Url,
-    /// RFC 6749 section 2.2.
-    pub client_id: &'a str,
     /// The redirection endpoint; the token request repeats it byte for byte.
     pub redirect_uri: &'a Url,
-    /// What is asked for; the parameter is left out when empty.
-    pub scopes: &'a ScopeSet,
+    /// What is asked for, with the name that the server has for it; left out when empty.
+    pub scope: (&'a str, &'a str),
     /// Ties the response to this request.
     pub state: &'a State,
     /// The `S256` code challenge (RFC 7636 section 4.3).
     pub challenge: Option<&'a str>,
     /// Ties the ID token to this request.
     pub nonce: Option<&'a Nonce>,
+    /// Parameters that have a key of their own in a profile, such as `max_age`.
+    pub own: &'a [(&'static str, String)],
     /// Further parameters. One that is set already, or [reserved](RESERVED_PARAMS), is not sent.
     pub extra: &'a [(String, String)],
 }
 
 impl AuthorizationRequest<'_> {
-    /// The URL to send the browser to: no parameter twice, none empty, no fragment.
-    pub fn url(&self) -> Url {
-        let scope = self.scopes.to_string();
-        let mut params: Vec<(&str, &str)> = vec![
+    /// The parameters but for the client's: none twice but `resource`, none empty.
+    pub fn params(&self) -> AuthorizationParams {
+        let scope = self.scope;
+        let mut params = vec![
             ("response_type", "code"),
-            ("client_id", self.client_id),
             ("redirect_uri", self.redirect_uri.as_str()),
-            ("scope", &scope),
+            scope,
             ("state", self.state.secret().expose()),
         ];
         if let Some(challenge) = self.challenge {
@@ -57,6 +61,7 @@ impl AuthorizationRequest<'_> {
         if let Some(nonce) = self.nonce {
             params.push(("nonce", nonce.secret().expose()));
         }
+        params.extend(self.own.iter().map(|(name, value)| (*name, value.as_str())));
         params.retain(|(_, value)| !value.is_empty());
         for (name, value) in self.extra {
             let taken =
@@ -65,23 +70,98 @@ impl AuthorizationRequest<'_> {
                 params.push((name, value));
             }
         }
+        AuthorizationParams(params.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect())
+    }
+}
 
-        // What the endpoint's own query says stays as written, unless we say it too.
+/// The parameters of one authorization request, in order. `state` and `nonce` are among them, so
+/// only names are printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthorizationParams(Vec<(String, String)>);
+
+impl AuthorizationParams {
+    /// The parameters, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The same request of the client `client_id` (RFC 6749 section 2.2); `name` is what the server calls
+    /// that parameter.
+    #[must_use]
+    pub fn of_client(mut self, name: &str, client_id: &str) -> Self {
+        self.0.insert(1.min(self.0.len()), (name.to_owned(), client_id.to_owned()));
+        self
+    }
+
+    /// The first value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// The URL to send the browser to, with all of them in its query (RFC 6749 section 3.1).
+    pub fn url(&self, endpoint: &Url) -> Url {
+        let all: Vec<_> = self.iter().collect();
+        self.url_showing(endpoint, &all)
+    }
+
+    /// The URL for parameters that were pushed: it shows `client_id` and the reference
+    /// (RFC 9126 section 4).
+    pub fn pushed_url(&self, endpoint: &Url, client_id: &str, request_uri: &str) -> Url {
+        self.url_showing(endpoint, &[("client_id", client_id), ("request_uri", request_uri)])
+    }
+
+    /// The URL with a signed request object (RFC 9101 section 5): beside it `client_id` and, as
+    /// OpenID Connect Core section 6.1 wants them, `response_type` and `scope`.
+    pub fn signed_url(&self, endpoint: &Url, client_id: &str, request: &str) -> Url {
+        let mut shown = vec![("client_id", client_id)];
+        if self.get("scope").is_some_and(|scope| scope.split(' ').any(|token| token == "openid")) {
+            let beside = |name: &&str| ["response_type", "scope"].contains(name);
+            shown.extend(self.iter().filter(|(name, _)| beside(name)));
+        }
+        shown.push(("request", request));
+        self.url_showing(endpoint, &shown)
+    }
+
+    /// The claims of a request object (RFC 9101 section 4): numbers as numbers, JSON as JSON, and
+    /// several resources as an array.
+    pub fn claims(&self) -> Map<String, Value> {
+        let mut claims = Map::new();
+        for (name, value) in self.iter() {
+            let structured = ["max_age", "claims", "authorization_details"].contains(&name);
+            let parsed = structured.then(|| serde_json::from_str(value).ok()).flatten();
+            let value = parsed.unwrap_or_else(|| Value::from(value));
+            match claims.get_mut(name) {
+                None => drop(claims.insert(name.to_owned(), value)),
+                Some(Value::Array(values)) if name == REPEATABLE => values.push(value),
+                Some(first) => *first = Value::Array(vec![first.take(), value]),
+            }
+        }
+        claims
+    }
+
+    /// What the endpoint's own query says stays as written, unless we say it too. No fragment.
+    fn url_showing(&self, endpoint: &Url, shown: &[(&str, &str)]) -> Url {
         let ours =
-            |name: &str| RESERVED_PARAMS.contains(&name) || params.iter().any(|(known, _)| *known == name);
-        let kept = self.endpoint.query().unwrap_or_default().split('&').filter(|pair| {
+            |name: &str| RESERVED_PARAMS.contains(&name) || self.iter().any(|(known, _)| known == name);
+        let kept = endpoint.query().unwrap_or_default().split('&').filter(|pair| {
             form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(name, _)| !ours(&name))
         });
         let mut query = kept.collect::<Vec<_>>().join("&");
         if !query.is_empty() {
             query.push('&');
         }
-        query.push_str(&Serializer::new(String::new()).extend_pairs(&params).finish());
+        query.push_str(&Serializer::new(String::new()).extend_pairs(shown).finish());
 
-        let mut url = self.endpoint.clone();
+        let mut url = endpoint.clone();
         url.set_fragment(None);
         url.set_query(Some(&query));
         url
+    }
+}
+
+impl fmt::Debug for AuthorizationParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -92,17 +172,25 @@ mod tests {
 
     fn url_for(endpoint: &str, scopes: &[&str], extra: &[(&str, &str)]) -> Url {
         let extra: Vec<_> = extra.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        params(scopes, &[], &extra).url(&endpoint.parse().unwrap())
+    }
+
+    fn params(
+        scopes: &[&str],
+        own: &[(&'static str, String)],
+        extra: &[(String, String)],
+    ) -> AuthorizationParams {
         AuthorizationRequest {
-            endpoint: &endpoint.parse().unwrap(),
-            client_id: "s6BhdRkqt3",
             redirect_uri: &"https://client.example.com/cb".parse().unwrap(),
-            scopes: &ScopeSet::from_tokens(scopes.iter().copied()).unwrap(),
+            scope: ("scope", &scopes.join(" ")),
             state: &State("xyz".into()),
             challenge: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),
             nonce: Some(&Nonce("n-0S6_WzA2Mj".into())),
-            extra: &extra,
+            own,
+            extra,
         }
-        .url()
+        .params()
+        .of_client("client_id", "s6BhdRkqt3")
     }
 
     fn values<'u>(url: &'u Url, name: &str) -> Vec<String> {
@@ -114,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_url_has_every_parameter_of_rfc_6749_section_4_1_1_and_rfc_7636() {
-        let url = url_for("https://server.example.com/authorize", &["openid", "mail"], &[]);
+        let url = url_for("https://server.example.com/authorize", &["mail", "openid"], &[]);
         assert_eq!(
             url.as_str(),
             "https://server.example.com/authorize?response_type=code&client_id=s6BhdRkqt3\
@@ -142,7 +230,8 @@ mod tests {
         let url = url_for("https://a.example/?state=evil&client%5Fid=evil&scope=evil", &["s"], &extra);
         assert!(!url.as_str().contains("evil"), "{url}");
         for name in RESERVED_PARAMS.into_iter().chain(["scope"]) {
-            assert_eq!(values(&url, name).len(), 1, "{name}");
+            let sent = usize::from(!name.starts_with("request"));
+            assert_eq!(values(&url, name).len(), sent, "{name}");
         }
     }
 
@@ -150,16 +239,17 @@ mod tests {
     fn what_the_flow_leaves_out_nobody_else_puts_in() {
         let pair = ("code_challenge".to_owned(), "evil".to_owned());
         let url = AuthorizationRequest {
-            endpoint: &"https://a.example/?nonce=evil&code_challenge_method=plain".parse().unwrap(),
-            client_id: "c",
             redirect_uri: &"https://client.example.com/cb".parse().unwrap(),
-            scopes: &ScopeSet::default(),
+            scope: ("scope", ""),
             state: &State("xyz".into()),
             challenge: None,
             nonce: None,
+            own: &[],
             extra: &[pair],
         }
-        .url();
+        .params()
+        .of_client("client_id", "c")
+        .url(&"https://a.example/?nonce=evil&code_challenge_method=plain".parse().unwrap());
         let rest =
             "response_type=code&client_id=c&redirect_uri=https%3A%2F%2Fclient.example.com%2Fcb&state=xyz";
         assert_eq!(url.query(), Some(rest));
@@ -171,5 +261,55 @@ mod tests {
         let url = url_for("https://a.example/?access_type=none", &[], &extra);
         assert_eq!(values(&url, "access_type"), ["offline"]);
         assert!(values(&url, "prompt").is_empty());
+    }
+
+    #[test]
+    fn a_pushed_request_shows_client_and_reference_only() {
+        // RFC 9126 section 4.
+        let params = params(&["accounts"], &[], &[]);
+        let url = params.pushed_url(
+            &"https://as.example.com/authorize?tenant=a&scope=evil&request=evil".parse().unwrap(),
+            "s6BhdRkqt3",
+            "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c",
+        );
+        assert_eq!(
+            url.as_str(),
+            "https://as.example.com/authorize?tenant=a&client_id=s6BhdRkqt3\
+             &request_uri=urn%3Aietf%3Aparams%3Aoauth%3Arequest_uri%3A6esc_11ACC5bwc014ltc14eY22c"
+        );
+    }
+
+    #[test]
+    fn a_signed_request_repeats_what_openid_connect_wants_beside_it() {
+        let endpoint = "https://as.example/a".parse().unwrap();
+        let url = params(&["mail", "openid"], &[], &[]).signed_url(&endpoint, "c", "j.w.t");
+        assert_eq!(url.query(), Some("client_id=c&response_type=code&scope=mail+openid&request=j.w.t"));
+        let url = params(&["mail"], &[], &[]).signed_url(&endpoint, "c", "j.w.t");
+        assert_eq!(url.query(), Some("client_id=c&request=j.w.t"));
+    }
+
+    #[test]
+    fn resources_repeat_in_the_query_and_are_an_array_in_a_request_object() {
+        let own = [
+            ("resource", "https://a.example/".to_owned()),
+            ("resource", "https://b.example/".to_owned()),
+            ("max_age", "300".to_owned()),
+            ("claims", r#"{"id_token":{"acr":{"essential":true}}}"#.to_owned()),
+            ("prompt", "300".to_owned()),
+        ];
+        let params = params(&[], &own, &[("resource".to_owned(), "https://c.example/".to_owned())]);
+        let url = params.url(&"https://as.example/".parse().unwrap());
+        assert_eq!(values(&url, "resource"), ["https://a.example/", "https://b.example/"]);
+        let claims = params.claims();
+        assert_eq!(claims["resource"], serde_json::json!(["https://a.example/", "https://b.example/"]));
+        assert_eq!((&claims["max_age"], &claims["prompt"]), (&Value::from(300), &Value::from("300")));
+        assert_eq!(claims["claims"]["id_token"]["acr"]["essential"], true);
+        assert_eq!(claims["state"], "xyz");
+    }
+
+    #[test]
+    fn values_are_not_printed() {
+        let printed = format!("{:?}", params(&["mail"], &[], &[]));
+        assert!(printed.contains("state") && !printed.contains("xyz"), "{printed}");
     }
 }

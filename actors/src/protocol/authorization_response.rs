@@ -1,6 +1,7 @@
 //! What comes to the redirection endpoint (RFC 6749 section 4.1.2, RFC 9207).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 use url::form_urlencoded;
@@ -12,6 +13,11 @@ const MAX_QUERY: usize = 32 * 1024;
 const MAX_STATE: usize = 512;
 const MAX_CODE: usize = 8 * 1024;
 const MAX_ISS: usize = 2048;
+/// Further parameters: their number, and the size of each.
+const MAX_FURTHER: usize = 32;
+const MAX_FURTHER_NAME: usize = 64;
+const MAX_FURTHER_VALUE: usize = 1024;
+const KNOWN: [&str; 6] = ["state", "code", "iss", "error", "error_description", "error_uri"];
 
 /// A parsed authorization response. Anything unparseable, such as a repeated parameter, is refused.
 #[derive(Clone, Debug)]
@@ -23,6 +29,35 @@ pub struct AuthorizationResponse {
     /// Code or error. The error is reduced to the characters of RFC 6749 section 4.1.2.1; its
     /// description, which anybody can write into a link, is not kept.
     pub result: Result<Secret, String>,
+    /// Everything else, of which some servers' answers have what an API needs later.
+    pub further: FurtherParams,
+}
+
+/// Parameters of an authorization response beyond those of the RFCs: anybody can write them into a
+/// link, so they are few, short, and only kept if the profile's provider is known for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FurtherParams(Vec<(String, String)>);
+
+impl FurtherParams {
+    fn parse(query: &str) -> Self {
+        let further = form_urlencoded::parse(query.as_bytes()).filter(|(name, value)| {
+            let fits = name.len() <= MAX_FURTHER_NAME && value.len() <= MAX_FURTHER_VALUE;
+            fits && !KNOWN.contains(&&**name) && !value.is_empty() && !value.chars().any(char::is_control)
+        });
+        Self(further.take(MAX_FURTHER).map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    /// Those with one of `names`. One that was sent more than once says nothing.
+    pub fn only(&self, names: &[String]) -> BTreeMap<String, String> {
+        let of = |name: &str| {
+            let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value);
+            match (values.next(), values.next()) {
+                (Some(value), None) => Some(value.clone()),
+                _ => None,
+            }
+        };
+        names.iter().filter_map(|name| Some((name.clone(), of(name)?))).collect()
+    }
 }
 
 /// Why a query is no authorization response. Always the sender's fault; nothing of it is repeated.
@@ -76,7 +111,12 @@ impl AuthorizationResponse {
             (Some(_), Some(_)) => return Err(Error::Contradictory),
             (None, None) => return Err(Error::Empty),
         };
-        Ok(Self { state: visible(state, "state", MAX_STATE)?, iss: iss.map(Cow::into_owned), result })
+        Ok(Self {
+            state: visible(state, "state", MAX_STATE)?,
+            iss: iss.map(Cow::into_owned),
+            result,
+            further: FurtherParams::parse(query),
+        })
     }
 }
 
@@ -128,6 +168,17 @@ mod tests {
         assert_eq!(response.result.unwrap_err(), "access_denied");
         let response = AuthorizationResponse::parse("error=%3Cb%3E%0d%0a%22x&state=xyz").unwrap();
         assert_eq!(response.result.unwrap_err(), "<b>x");
+    }
+
+    #[test]
+    fn further_parameters_are_kept_by_name_if_they_are_clear() {
+        let query = "code=a&state=b&realmId=4620816365&x=1&x=2&long=".to_owned() + &"l".repeat(2000);
+        let further = AuthorizationResponse::parse(&query).unwrap().further;
+        let kept = further.only(&["realmId", "x", "long", "code", "absent"].map(str::to_owned));
+        assert_eq!(kept, BTreeMap::from([("realmId".to_owned(), "4620816365".to_owned())]));
+        let many: String = (0..100).map(|n| format!("&p{n}=v")).collect();
+        let further = AuthorizationResponse::parse(&format!("code=a&state=b{many}")).unwrap().further;
+        assert_eq!(further.0.len(), MAX_FURTHER);
     }
 
     #[test]

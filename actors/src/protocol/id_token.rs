@@ -10,19 +10,16 @@ use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-use super::jwk::{JwkSetView, SignatureAlgorithm, find_algorithm};
+use super::jwk::{JwkSetView, SignatureAlgorithm};
+use super::jwt::{JwtError, SKEW, SignedJwt, audiences, moment, text};
 use super::printable::printable;
 use super::secret::Secret;
-use super::strict_json;
 use super::token::{AccessToken, IdentityClaims};
 use crate::clock::Timestamp;
 
-/// Clocks may differ by this much.
-const SKEW: Duration = Duration::from_secs(60);
 /// An ID token that was issued earlier than this was not issued for our request.
 const OLDEST: Duration = Duration::from_secs(24 * 3600);
 const MAX_TOKEN: usize = 64 * 1024;
-const MAX_AUDIENCES: usize = 64;
 
 /// What an ID token is held against.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +85,18 @@ pub enum IdTokenError {
     AccessTokenHash,
 }
 
+impl From<JwtError> for IdTokenError {
+    fn from(error: JwtError) -> Self {
+        match error {
+            JwtError::Malformed(what) => Self::Malformed(what),
+            JwtError::Algorithm(name) => Self::Algorithm(name),
+            JwtError::UnknownKey => Self::UnknownKey,
+            JwtError::Signature => Self::Signature,
+            JwtError::Claim(name) => Self::Claim(name),
+        }
+    }
+}
+
 /// The claims of an ID token that was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdTokenClaims {
@@ -120,78 +129,19 @@ impl IdTokenClaims {
 }
 
 /// Verifies signature and claims. The header chooses nothing but a key of `keys` and an algorithm
-/// of the pinned ones; `jku`, `x5u`, `jwk` and `x5c` are not looked at (RFC 8725 section 3.10).
+/// of the pinned ones.
 pub fn verify(
     token: &Secret,
     keys: &JwkSetView,
     checks: &IdTokenChecks<'_>,
 ) -> Result<IdTokenClaims, IdTokenError> {
-    let token = token.expose();
-    if token.len() > MAX_TOKEN {
-        return Err(IdTokenError::Malformed("it is longer than 64 KiB"));
-    }
-    let (message, signature) = token.rsplit_once('.').ok_or(NOT_COMPACT)?;
-    let (header, claims) = message.split_once('.').ok_or(NOT_COMPACT)?;
-    if claims.contains('.') {
-        return Err(IdTokenError::Malformed("it is encrypted, or not in compact form"));
-    }
-    let header = part(header)?;
-    let algorithm = pinned(&header, checks)?;
-    verify_signature(message, signature, &header, algorithm, keys)?;
-    check_claims(&part(claims)?, algorithm, checks)
-}
-
-const NOT_COMPACT: IdTokenError = IdTokenError::Malformed("it does not have three parts");
-
-fn part(text: &str) -> Result<Map<String, Value>, IdTokenError> {
-    let bytes = URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| IdTokenError::Malformed("a part is not base64url without padding"))?;
-    strict_json::object(&bytes).map_err(|_| IdTokenError::Malformed("a part is not a plain JSON object"))
-}
-
-fn pinned(
-    header: &Map<String, Value>,
-    checks: &IdTokenChecks<'_>,
-) -> Result<&'static SignatureAlgorithm, IdTokenError> {
-    let name = header.get("alg").and_then(Value::as_str).ok_or(IdTokenError::Malformed("it has no alg"))?;
-    let algorithm = find_algorithm(name)
-        .filter(|_| checks.allowed_algs.iter().any(|allowed| allowed == name))
-        .ok_or_else(|| IdTokenError::Algorithm(printable(name, 32)))?;
-    if header.contains_key("crit") {
-        return Err(IdTokenError::Malformed("it has critical header parameters, and we know none"));
-    }
+    let token = SignedJwt::parse(token.expose(), MAX_TOKEN)?;
+    let algorithm = token.algorithm(|name| checks.allowed_algs.iter().any(|allowed| allowed == name))?;
     // RFC 8725 section 3.11: other kinds of JWT from the same issuer have their own `typ`.
-    let typ = header.get("typ").and_then(Value::as_str).unwrap_or("JWT").to_ascii_lowercase();
-    if typ.ends_with("+jwt") {
+    if token.typ().ends_with("+jwt") {
         return Err(IdTokenError::Malformed("its typ is that of another kind of token"));
     }
-    Ok(algorithm)
-}
-
-fn verify_signature(
-    message: &str,
-    signature: &str,
-    header: &Map<String, Value>,
-    algorithm: &SignatureAlgorithm,
-    keys: &JwkSetView,
-) -> Result<(), IdTokenError> {
-    let kid = match header.get("kid") {
-        None => None,
-        Some(Value::String(kid)) => Some(kid.as_str()),
-        Some(_) => return Err(IdTokenError::Malformed("its kid is not a text")),
-    };
-    let mut tried = false;
-    for candidate in keys.candidates(kid, algorithm) {
-        tried = true;
-        let verdict =
-            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &candidate.key, algorithm.algorithm);
-        if verdict.unwrap_or(false) {
-            return Ok(());
-        }
-    }
-    // Without a `kid`, keys that do not fit may just be old ones.
-    Err(if tried && kid.is_some() { IdTokenError::Signature } else { IdTokenError::UnknownKey })
+    check_claims(token.verify(algorithm, keys)?, algorithm, checks)
 }
 
 fn check_claims(
@@ -250,38 +200,6 @@ fn check_claims(
         iat,
         auth_time: moment(claims, "auth_time")?,
     })
-}
-
-fn text<'c>(claims: &'c Map<String, Value>, name: &'static str) -> Result<&'c str, IdTokenError> {
-    claims.get(name).and_then(Value::as_str).ok_or(IdTokenError::Claim(name))
-}
-
-fn audiences(claims: &Map<String, Value>) -> Result<Vec<String>, IdTokenError> {
-    match claims.get("aud") {
-        Some(Value::String(one)) => Ok(vec![one.clone()]),
-        Some(Value::Array(many)) if many.len() <= MAX_AUDIENCES => many
-            .iter()
-            .map(|audience| audience.as_str().map(str::to_owned).ok_or(IdTokenError::Claim("aud")))
-            .collect(),
-        _ => Err(IdTokenError::Claim("aud")),
-    }
-}
-
-/// A NumericDate (RFC 7519 section 2), which may have a fraction.
-fn moment(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Timestamp>, IdTokenError> {
-    let seconds = match claims.get(name) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(_) => None,
-    };
-    let millis = seconds.filter(|seconds| *seconds >= 0.0).ok_or(IdTokenError::Claim(name))? * 1000.0;
-    // Converting a float saturates.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "not negative, and saturating"
-    )]
-    Ok(Some(Timestamp::from_millis(millis as u64)))
 }
 
 /// The left half of the access token's hash (OpenID Connect Core section 3.1.3.6).

@@ -3,18 +3,25 @@
 //! Reading order: `secret`, `identifiers`, `scope`, `token`, then one request and its answer at a
 //! time.
 
+pub mod answer_format;
 pub mod authorization_request;
 pub mod authorization_response;
 pub mod client_registration;
 pub mod id_token;
 pub mod identifiers;
 pub mod introspection;
+pub mod json_template;
 pub mod jwk;
+pub mod jws;
+pub mod jwt;
 pub mod metadata;
 pub mod pkce;
 pub mod printable;
+pub mod pushed_request;
+pub mod saml;
 pub mod scope;
 pub mod secret;
+pub mod signing_key;
 pub mod state;
 pub mod strict_json;
 pub mod template;

@@ -50,6 +50,23 @@ impl ScopeSet {
         if other.is_empty() { self.clone() } else { Self(self.0.union(&other.0).cloned().collect()) }
     }
 
+    /// Every scope of both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(self.0.intersection(&other.0).cloned().collect())
+    }
+
+    /// The scopes of this set that are not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self(self.0.difference(&other.0).cloned().collect())
+    }
+
+    /// The wire form with another separator than a space.
+    pub fn joined(&self, separator: char) -> String {
+        self.iter().collect::<Vec<_>>().join(separator.encode_utf8(&mut [0; 4]))
+    }
+
     /// The tokens, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)

@@ -1,7 +1,10 @@
 //! Texts with placeholders, filled in from a call: `{subject}`, `{caller.name}`, `{header.NAME}`,
 //! `{query.NAME}`, `{claim.NAME}`. A brace itself is written twice.
 
-use std::collections::BTreeMap;
+mod call_digest;
+mod subject;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +14,20 @@ use zeroize::Zeroizing;
 use super::identifiers::{CallerId, Subject};
 use super::scope::ScopeSet;
 use super::secret::Secret;
+
+pub use call_digest::CallDigest;
+pub use subject::{SubjectFault, SubjectTemplate, SubjectTemplateError};
+
+/// Longest value taken from a call, in bytes.
+pub const MAX_VALUE: usize = 1024;
+
+/// Whether a value of a call is taken: not empty, at most [`MAX_VALUE`] bytes, no control characters.
+pub fn fits_a_value(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_VALUE && !text.chars().any(char::is_control)
+}
+
+/// Headers that say who calls, and are nobody's to hand on.
+const CREDENTIALS: [&str; 4] = ["authorization", "proxy-authorization", "x-api-key", "cookie"];
 
 /// A value that a template asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +42,13 @@ pub enum Placeholder {
     Query(String),
     /// `{claim.NAME}`: a claim of the caller's JWT.
     Claim(String),
+}
+
+impl Placeholder {
+    /// Whether the caller writes there what it likes: it must be one that may name subjects.
+    pub fn is_callers_word(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Query(_))
+    }
 }
 
 impl fmt::Display for Placeholder {
@@ -52,9 +76,30 @@ pub enum TemplateError {
          {{query.NAME}}, {{claim.NAME}}"
     )]
     Unknown(String),
+    /// A header with the caller's own credential.
+    #[error("takes the caller's own credential from the header {0}; it is handed on to nobody")]
+    Credential(String),
     /// The call has no such value.
     #[error("the call has no value for {0}")]
     Missing(Placeholder),
+}
+
+/// What has to be gathered of a call for its token request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallNeeds {
+    /// Values, in order; the subject is not among them.
+    pub values: BTreeSet<Placeholder>,
+    /// The caller's own JWT.
+    pub caller_token: bool,
+    /// An assertion that the caller hands over.
+    pub assertion: bool,
+}
+
+impl CallNeeds {
+    /// Whether nothing is needed.
+    pub fn is_nothing(&self) -> bool {
+        self.values.is_empty() && !self.caller_token && !self.assertion
+    }
 }
 
 /// What a call brings along for templates, grants and scopes. Only what its profile or route asks for
@@ -79,6 +124,19 @@ impl CallContext {
         Arc::default()
     }
 
+    /// Whether there is a value for `placeholder`.
+    ///
+    /// # Errors
+    /// [`TemplateError::Missing`].
+    pub fn has(&self, placeholder: &Placeholder) -> Result<(), TemplateError> {
+        let there = match placeholder {
+            Placeholder::Subject => true,
+            Placeholder::CallerName => self.caller.is_some(),
+            other => self.values.contains_key(other),
+        };
+        if there { Ok(()) } else { Err(TemplateError::Missing(placeholder.clone())) }
+    }
+
     fn value(&self, placeholder: &Placeholder, subject: &Subject) -> Option<Secret> {
         match placeholder {
             Placeholder::Subject => Some(Secret::from(subject.as_str())),
@@ -90,11 +148,12 @@ impl CallContext {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    Literal(String),
+    /// May be part of a password.
+    Literal(Secret),
     Value(Placeholder),
 }
 
-/// A text with placeholders.
+/// A text with placeholders. Its own text is not printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -118,16 +177,26 @@ impl Template {
             let end = rest.find('}').filter(|_| brace == "{").ok_or(TemplateError::Brace)?;
             let placeholder = placeholder(&rest[..end])?;
             if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
+                parts.push(Part::Literal(std::mem::take(&mut literal).into()));
             }
             parts.push(Part::Value(placeholder));
             rest = &rest[end + 1..];
         }
         literal.push_str(rest);
         if !literal.is_empty() {
-            parts.push(Part::Literal(literal));
+            parts.push(Part::Literal(literal.into()));
         }
         Ok(Self(parts))
+    }
+
+    /// A text that has no placeholders, whatever is in it.
+    pub fn literal(text: Secret) -> Self {
+        Self(vec![Part::Literal(text)])
+    }
+
+    /// Whether it is empty, whatever the call.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// What has to be known of a call to fill it in.
@@ -146,7 +215,7 @@ impl Template {
         let mut pieces = Vec::with_capacity(self.0.len());
         for part in &self.0 {
             pieces.push(match part {
-                Part::Literal(text) => Secret::from(text.as_str()),
+                Part::Literal(text) => text.clone(),
                 Part::Value(placeholder) => call
                     .value(placeholder, subject)
                     .ok_or_else(|| TemplateError::Missing(placeholder.clone()))?,
@@ -167,7 +236,13 @@ fn placeholder(text: &str) -> Result<Placeholder, TemplateError> {
         None if text == "subject" => Ok(Placeholder::Subject),
         Some(("caller", "name")) => Ok(Placeholder::CallerName),
         Some((_, "")) | None => Err(unknown()),
-        Some(("header", name)) => Ok(Placeholder::Header(name.to_ascii_lowercase())),
+        Some(("header", name)) => {
+            let name = http::HeaderName::try_from(name).map_err(|_| unknown())?;
+            if CREDENTIALS.contains(&name.as_str()) {
+                return Err(TemplateError::Credential(name.to_string()));
+            }
+            Ok(Placeholder::Header(name.to_string()))
+        }
         Some(("query", name)) => Ok(Placeholder::Query(name.to_owned())),
         Some(("claim", name)) => Ok(Placeholder::Claim(name.to_owned())),
         Some(_) => Err(unknown()),
@@ -215,6 +290,25 @@ mod tests {
         for text in ["{}", "{user}", "{header.}", "{caller.id}", "{token.x}"] {
             assert!(matches!(rendered(text, &call), Err(TemplateError::Unknown(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn the_callers_own_credential_is_no_value() {
+        for text in ["{header.Authorization}", "{header.x-api-key}", "{header.cookie}"] {
+            assert!(matches!(Template::parse(text), Err(TemplateError::Credential(_))), "{text}");
+        }
+        assert!(matches!(Template::parse("{header.a b}"), Err(TemplateError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_literal_is_not_read_and_not_printed() {
+        let template = Template::literal("p{ss}word".into());
+        let text = template.render(&alice(), &CallContext::default()).unwrap();
+        assert_eq!(text.expose(), "p{ss}word");
+        assert_eq!(template.placeholders().count(), 0);
+        let parsed = Template::parse("planted{subject}").unwrap();
+        assert!(!format!("{template:?}{parsed:?}").contains("p{ss}word"));
+        assert!(!format!("{parsed:?}").contains("planted"));
     }
 
     #[test]

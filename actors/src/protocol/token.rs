@@ -54,7 +54,14 @@ impl AccessToken {
     /// `Bearer …` as a header value, marked sensitive, wiped when its last clone is dropped
     /// (RFC 6750 section 2.1).
     pub fn bearer_header(&self) -> HeaderValue {
-        let bytes = wiped_bytes([b"Bearer ", self.expose().as_bytes()].concat());
+        self.header("Bearer")
+    }
+
+    /// As [`bearer_header`](Self::bearer_header), with another scheme, or none if it is empty. An
+    /// unusable scheme makes an empty value.
+    pub fn header(&self, scheme: &str) -> HeaderValue {
+        let space = if scheme.is_empty() { "" } else { " " };
+        let bytes = wiped_bytes([scheme, space, self.expose()].concat().into_bytes());
         // `new` admitted visible ASCII only, so this cannot fail; an empty value is the safe answer.
         let mut value =
             HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""));
@@ -194,8 +201,11 @@ pub struct TokenSet {
     pub expiry: Expiry,
     /// The refresh token, carried over when an answer brings no new one (RFC 6749 section 6).
     pub refresh_token: Option<RefreshToken>,
-    /// Scope granted, if the answer said so; otherwise as requested (section 3.3).
+    /// Scope granted: what the answer said, otherwise as requested (section 3.3).
     pub scope: Option<ScopeSet>,
+    /// Scope asked for, if known.
+    #[serde(default)]
+    pub requested_scope: Option<ScopeSet>,
     /// Who consented, from the ID token.
     pub identity: Option<IdentityClaims>,
     /// Further members of the answer that are neither tokens nor known, such as `instance_url`.
@@ -207,6 +217,20 @@ impl TokenSet {
     /// The access token's whole lifetime, as known when it was obtained.
     pub fn lifetime(&self) -> Duration {
         self.expiry.at().since(self.obtained_at)
+    }
+
+    /// Whether every scope of `needed` was granted. What was granted may be unknown: then none was.
+    pub fn covers(&self, needed: &ScopeSet) -> bool {
+        needed.is_empty() || self.scope.as_ref().is_some_and(|granted| granted.covers(needed))
+    }
+
+    /// The scopes to ask for again so that none is lost: those granted, in the words in which they
+    /// were asked for. A server's own words for more may be none that can be asked for.
+    pub fn kept_scopes(&self) -> ScopeSet {
+        match (&self.scope, &self.requested_scope) {
+            (Some(granted), Some(requested)) => granted.intersection(requested),
+            (granted, _) => granted.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -221,6 +245,11 @@ mod tests {
         assert_eq!(header, "Bearer mF_9.B5f-4.1JqM");
         assert!(header.is_sensitive());
         assert!(!format!("{header:?}").contains("mF_9"));
+        let token = AccessToken::new("mF_9.B5f-4.1JqM").unwrap();
+        assert_eq!(token.header("Zoho-oauthtoken"), "Zoho-oauthtoken mF_9.B5f-4.1JqM");
+        assert_eq!(token.header(""), "mF_9.B5f-4.1JqM");
+        assert!(token.header("").is_sensitive());
+        assert_eq!(token.header("a\r\nb"), "");
     }
 
     #[test]
@@ -250,6 +279,7 @@ mod tests {
             expiry: Expiry::Stated { at: Timestamp::from_secs(at) },
             refresh_token: None,
             scope: None,
+            requested_scope: None,
             identity: None,
             extra: BTreeMap::new(),
         };

@@ -7,7 +7,9 @@ use http::header::RETRY_AFTER;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::answer_format::{AnswerFormat, members_of};
 use super::printable::{error_code, printable};
+use super::strict_json;
 use crate::clock::Timestamp;
 
 /// A `Retry-After` is never taken to mean more than this.
@@ -24,6 +26,22 @@ pub enum CodeMeaning {
     RequestRefused,
     /// The server is not well; the same request may succeed later.
     ServerUnwell,
+}
+
+impl CodeMeaning {
+    /// The standard codes that a server's own can be said to mean.
+    pub const NAMES: [(&str, Self); 5] = [
+        ("invalid_grant", Self::GrantDead),
+        ("invalid_client", Self::ClientRefused),
+        ("invalid_request", Self::RequestRefused),
+        ("invalid_scope", Self::RequestRefused),
+        ("temporarily_unavailable", Self::ServerUnwell),
+    ];
+
+    /// What the standard code `name` means.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning)
+    }
 }
 
 /// Error codes with a meaning of their own: RFC 6749 sections 4.1.2.1 and 5.2, and the names that
@@ -94,6 +112,8 @@ pub enum TokenAnswerError {
         description: Option<String>,
         /// HTTP status.
         status: u16,
+        /// What the code means where it is the server's own.
+        own: Option<CodeMeaning>,
     },
     /// Said to be a token response, and is none: the provider's fault, or a wrong `token_endpoint`.
     #[error("the answer {why}")]
@@ -132,34 +152,50 @@ impl TokenAnswerError {
     /// Names the fault of an answer with another status than 2xx. The status decides first: a
     /// failing server's body is not believed, so that no grant is dropped on its word.
     pub fn of_status(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
+        Self::of_answer(status, headers, body, now, AnswerFormat::default())
+    }
+
+    /// As [`of_status`](Self::of_status), for a server whose answers are in `format`.
+    pub fn of_answer(
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: Timestamp,
+        format: AnswerFormat<'_>,
+    ) -> Self {
         match status {
             429 => Self::Throttled { retry_after: retry_after(headers, now) },
             // 408 and 425 are the server's haste, not our request's fault.
             408 | 425 | 500.. => Self::ServerError { status, retry_after: retry_after(headers, now) },
             300..=399 => Self::Redirected { status },
             400..=499 => {
-                let members = super::strict_json::object(body).unwrap_or_default();
-                Self::refused(status, &members)
+                let mut members = members_of(headers, body).unwrap_or_default();
+                let refusal = Self::refused(status, &members, format);
+                members.values_mut().for_each(strict_json::wipe);
+                refusal
             }
             _ => Self::Malformed { why: format!("has the unexpected status {status}") },
         }
     }
 
     /// A refusal, with the code and the words found in `members`.
-    pub(super) fn refused(status: u16, members: &Map<String, Value>) -> Self {
-        let code = find_code(members).unwrap_or_default();
-        let description = DESCRIPTIONS
-            .iter()
-            .flat_map(|path| texts_at(members, path))
+    pub(super) fn refused(status: u16, members: &Map<String, Value>, format: AnswerFormat<'_>) -> Self {
+        let code = find_code(members, format).unwrap_or_default();
+        let own = format.members.and_then(|at| at.error_description.as_ref()).and_then(|at| at.find(members));
+        let description = own
+            .and_then(Value::as_str)
+            .into_iter()
+            .chain(DESCRIPTIONS.iter().flat_map(|path| texts_at(members, path)))
             .map(|text| printable(text, 200))
             .find(|text| !text.is_empty());
-        Self::Refused { code, description, status }
+        let own = format.own_meaning(&code);
+        Self::Refused { code, description, status, own }
     }
 
     /// What a refusal's code says; `None` unless it is [refused](Self::Refused).
     pub fn meaning(&self) -> Option<CodeMeaning> {
-        let Self::Refused { code, status, .. } = self else { return None };
-        Some(match known(code) {
+        let Self::Refused { code, status, own, .. } = self else { return None };
+        Some(match own.or_else(|| known(code)) {
             Some(meaning) => meaning,
             None if code.is_empty() && *status == 401 => CodeMeaning::ClientRefused,
             None => CodeMeaning::RequestRefused,
@@ -176,11 +212,11 @@ impl TokenAnswerError {
     /// the refresh token they refuse.
     #[must_use]
     pub fn without<'s>(mut self, secrets: impl IntoIterator<Item = &'s str>) -> Self {
-        if let Self::Refused { code, description, .. } = &mut self {
+        if let Self::Refused { code, description, own, .. } = &mut self {
             for secret in secrets.into_iter().filter(|secret| secret.len() >= 6) {
                 // A cut description may end within the secret, so its beginning is looked for.
                 let start = secret.get(..secret.len().min(12)).unwrap_or(secret);
-                if known(code).is_none() && code.contains(start) {
+                if own.is_none() && known(code).is_none() && code.contains(start) {
                     code.clear();
                 }
                 if description.as_ref().is_some_and(|text| text.contains(start)) {
@@ -197,10 +233,20 @@ fn known(code: &str) -> Option<CodeMeaning> {
 }
 
 /// The error code in `members`: a known one if there is any, otherwise the first.
-pub(super) fn find_code(members: &Map<String, Value>) -> Option<String> {
+pub(super) fn find_code(members: &Map<String, Value>, format: AnswerFormat<'_>) -> Option<String> {
     let at = |path: &[&str]| texts_at(members, path).into_iter().map(error_code).collect::<Vec<_>>();
-    let mut codes: Vec<String> =
-        PLACES.iter().flat_map(|path| at(path)).filter(|code| !code.is_empty()).collect();
+    let known = |code: &str| format.own_meaning(code).or_else(|| known(code));
+    // Where the server has its own place, codes may be numbers.
+    let own = match format.members.and_then(|at| at.error.as_ref()).and_then(|path| path.find(members)) {
+        Some(Value::String(text)) => Some(error_code(text)),
+        Some(Value::Number(number)) => Some(error_code(&number.to_string())),
+        _ => None,
+    };
+    let mut codes: Vec<String> = own
+        .into_iter()
+        .chain(PLACES.iter().flat_map(|path| at(path)))
+        .filter(|code| !code.is_empty())
+        .collect();
     codes.extend(at(AMBIGUOUS_PLACE).into_iter().filter(|code| known(code).is_some()));
     let best = codes.iter().position(|code| known(code).is_some()).unwrap_or(0);
     (!codes.is_empty()).then(|| codes.swap_remove(best))

@@ -7,8 +7,12 @@
 //!   (section 7.1: a token of unknown type must not be used)
 //! - `refresh_token` null or empty is absent
 //! - `scope` as an array of texts; an unreadable one is absent (section 3.3: then as requested)
+//! - `scope` with commas and no space, as GitHub and LinkedIn have it
 //! - an error in a 200
+//! - a form instead of JSON
 //! - a byte order mark; any 2xx status; any `Content-Type`
+//!
+//! What only one server does is in its [`AnswerFormat`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +20,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
+pub use super::answer_format::AnswerFormat;
+use super::answer_format::members_of;
 use super::scope::ScopeSet;
 use super::secret::Secret;
 use super::strict_json;
@@ -55,21 +61,24 @@ pub struct TokenResponse {
     pub extra: BTreeMap<String, Value>,
 }
 
-/// Reads an answer of the token endpoint. `now` is for a `Retry-After` that is a date.
+/// Reads an answer of the token endpoint of a server whose answers are in `format`. `now` is for a
+/// `Retry-After` that is a date.
 pub fn parse_token_answer(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
     now: Timestamp,
+    format: AnswerFormat<'_>,
 ) -> Result<TokenResponse, TokenAnswerError> {
     if !status.is_success() {
-        return Err(TokenAnswerError::of_status(status.as_u16(), headers, body, now));
+        return Err(TokenAnswerError::of_answer(status.as_u16(), headers, body, now, format));
     }
     if body.len() > MAX_ANSWER {
         return Err(malformed(format!("is longer than {MAX_ANSWER} bytes")));
     }
-    let mut members = strict_json::object(body).map_err(|fault| malformed(fault.to_string()))?;
-    let answer = read(status, &mut members);
+    let mut members = members_of(headers, body).map_err(|fault| malformed(fault.to_string()))?;
+    format.normalize(&mut members);
+    let answer = read(status, &mut members, format);
     // Whatever was not moved into a secret is wiped: it may be a token.
     members.values_mut().for_each(strict_json::wipe);
     answer
@@ -79,15 +88,19 @@ fn malformed(why: impl Into<String>) -> TokenAnswerError {
     TokenAnswerError::Malformed { why: why.into() }
 }
 
-fn read(status: StatusCode, members: &mut Map<String, Value>) -> Result<TokenResponse, TokenAnswerError> {
+fn read(
+    status: StatusCode,
+    members: &mut Map<String, Value>,
+    format: AnswerFormat<'_>,
+) -> Result<TokenResponse, TokenAnswerError> {
     let has_token = members.get("access_token").is_some_and(|value| !is_blank(value));
     let has_error = match members.get("error") {
         Some(error) if !is_blank(error) => true,
         // Other envelopes count only where no token is: many answers carry an `error_code` of zero.
-        _ => !has_token && token_error::find_code(members).is_some(),
+        _ => !has_token && token_error::find_code(members, format).is_some(),
     };
     if has_error {
-        return Err(TokenAnswerError::refused(status.as_u16(), members));
+        return Err(TokenAnswerError::refused(status.as_u16(), members, format));
     }
     if !has_token {
         return Err(malformed("has no access_token"));
@@ -100,10 +113,10 @@ fn read(status: StatusCode, members: &mut Map<String, Value>) -> Result<TokenRes
         .map_err(|fault| malformed(described(fault)))?;
     Ok(TokenResponse {
         access_token,
-        token_type: token_type(members)?,
+        token_type: token_type(members, format)?,
         expires_in: members.get("expires_in").and_then(lifetime),
         refresh_token,
-        scope: members.get("scope").and_then(scope),
+        scope: members.get("scope").and_then(|value| scope(value, format.scope_separator)),
         // An ID token of another type is left to the ID token's own checks to miss: refusing the
         // whole answer here would lose a rotated refresh token.
         id_token: text_of(members, "id_token").ok().flatten().map(Secret::new),
@@ -139,10 +152,15 @@ fn text_of(members: &mut Map<String, Value>, name: &str) -> Result<Option<String
     }
 }
 
-fn token_type(members: &mut Map<String, Value>) -> Result<TokenType, TokenAnswerError> {
+fn token_type(
+    members: &mut Map<String, Value>,
+    format: AnswerFormat<'_>,
+) -> Result<TokenType, TokenAnswerError> {
+    let means_bearer = |text: &str| format.token_types.iter().any(|known| text.eq_ignore_ascii_case(known));
     match text_of(members, "token_type")? {
         None => Ok(TokenType::Bearer),
         Some(text) if text.trim().eq_ignore_ascii_case("bearer") => Ok(TokenType::Bearer),
+        Some(text) if means_bearer(text.trim()) => Ok(TokenType::Bearer),
         Some(_) => Err(malformed("has another token_type than Bearer")),
     }
 }
@@ -160,9 +178,13 @@ fn lifetime(value: &Value) -> Option<Duration> {
     Duration::try_from_secs_f64(bounded).ok()
 }
 
-fn scope(value: &Value) -> Option<ScopeSet> {
+fn scope(value: &Value, separator: Option<char>) -> Option<ScopeSet> {
     let scopes = match value {
-        Value::String(text) => ScopeSet::parse(text).ok()?,
+        Value::String(text) => {
+            let separator = separator.unwrap_or(if text.contains(' ') { ' ' } else { ',' });
+            let tokens = text.split([separator, ' ']).filter(|token| !token.is_empty());
+            ScopeSet::from_tokens(tokens).ok()?
+        }
         Value::Array(items) => {
             let tokens = items.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
             ScopeSet::from_tokens(tokens).ok()?
@@ -176,18 +198,37 @@ fn extra(members: &Map<String, Value>) -> BTreeMap<String, Value> {
     let mut room = MAX_EXTRA_BYTES;
     let mut kept = BTreeMap::new();
     for (name, value) in members {
-        let lower = name.to_ascii_lowercase();
-        let secret = lower.ends_with("token") || lower.contains("secret") || lower.contains("password");
-        if secret || KNOWN.contains(&name.as_str()) || value.is_null() || kept.len() == MAX_EXTRA {
+        if is_secret(name) || KNOWN.contains(&name.as_str()) || kept.len() == MAX_EXTRA {
+            continue;
+        }
+        let value = without_secrets(value);
+        if value.is_null() {
             continue;
         }
         let size = name.len().saturating_add(value.to_string().len());
         if let Some(left) = room.checked_sub(size) {
             room = left;
-            kept.insert(name.clone(), value.clone());
+            kept.insert(name.clone(), value);
         }
     }
     kept
+}
+
+fn is_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.ends_with("token") || lower.contains("secret") || lower.contains("password")
+}
+
+/// A copy of `value` without members that are secrets, however deep.
+fn without_secrets(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let kept = members.iter().filter(|(name, value)| !is_secret(name) && !value.is_null());
+            Value::Object(kept.map(|(name, value)| (name.clone(), without_secrets(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_secrets).collect()),
+        plain => plain.clone(),
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
 
+use super::authorization;
 use super::consent::{self, Revoked};
 use super::context::ProviderContext;
 use super::error::TokenError;
@@ -13,13 +14,16 @@ use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::introspection;
 use super::messages::{
-    AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
-    IntrospectConnection, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevocationCounts, RevokeAll,
-    RevokeConnection,
+    AuthorizationTarget, GetAccessToken, GetConnection, GetUserInfo, ImportConnection, IntrospectConnection,
+    PrepareAuthorization, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RekeyConnection, Rekeyed,
+    RevocationCounts, RevokeAll, RevokeConnection, UserInfo,
 };
+use super::rekey;
 use super::revoke_all;
+use super::scopes;
+use super::userinfo;
 use super::want::{Want, settled_error};
-use crate::connection::{Connection, Failure};
+use crate::connection::Connection;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::introspection::IntrospectionResponse;
 use crate::store::StoreError;
@@ -100,27 +104,12 @@ impl Handler<RedeemAuthorizationCode> for ProviderActor {
     }
 }
 
-impl Handler<GetAuthorizationTarget> for ProviderActor {
+impl Handler<PrepareAuthorization> for ProviderActor {
     type Result = ResponseFuture<Result<AuthorizationTarget, TokenError>>;
 
-    fn handle(&mut self, _: GetAuthorizationTarget, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: PrepareAuthorization, _: &mut Self::Context) -> Self::Result {
         let context = self.context.clone();
-        Box::pin(async move {
-            let subject = Subject::shared();
-            let target = async {
-                let metadata = context.discovery.metadata().await?;
-                Ok::<_, Failure>(AuthorizationTarget {
-                    endpoint: metadata.authorization_endpoint()?.clone(),
-                    issuer: metadata.issuer.clone(),
-                    iss_announced: metadata.iss_announced,
-                    client_id: context.client().await?.client_id.clone(),
-                })
-            };
-            target.await.map_err(|failure| {
-                context.note_error(&failure.detail);
-                context.failure_error(&subject, &failure, None)
-            })
-        })
+        Box::pin(async move { authorization::prepare(&context, &message.params).await })
     }
 }
 
@@ -171,6 +160,26 @@ impl Handler<ImportConnection> for ProviderActor {
     }
 }
 
+impl Handler<GetUserInfo> for ProviderActor {
+    type Result = ResponseFuture<Result<UserInfo, TokenError>>;
+
+    fn handle(&mut self, message: GetUserInfo, _: &mut Self::Context) -> Self::Result {
+        Box::pin(userinfo::fetch(self.context.clone(), message.subject))
+    }
+}
+
+impl Handler<RekeyConnection> for ProviderActor {
+    type Result = ResponseFuture<Result<Rekeyed, TokenError>>;
+
+    fn handle(&mut self, message: RekeyConnection, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move {
+            let RekeyConnection { subject, to, replace } = message;
+            rekey::rekey(&context, &subject, &to, replace).await
+        })
+    }
+}
+
 impl Handler<Observe> for ProviderActor {
     type Result = MessageResult<Observe>;
 
@@ -202,9 +211,10 @@ impl Handler<Observe> for ProviderActor {
 }
 
 /// Gets what is wanted: from the snapshot, from the flight that is under way, or from a new one.
-async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
+pub(super) async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
     let id = context.id(&subject);
-    for _ in 0..JOINS {
+    let mut joins = 0;
+    while joins < JOINS {
         let now = context.now();
         if let Some(connection) = context.connections.get(&id) {
             if want.is_met(&connection, now) {
@@ -215,27 +225,32 @@ async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Ou
             }
         }
         let aborted = context.aborted(&subject);
-        let outcome = match context.flights.enter(&subject, aborted.clone()) {
-            Entry::Started(flight) => {
-                let waiter = flight.waiter();
-                actix::spawn(exchange::run(context.clone(), subject.clone(), want.clone(), flight));
-                // A flight of our own has done what can be done.
-                let connection = waiter.outcome(aborted.clone()).await?;
-                return match want.is_met_by_work(&connection, context.now()) {
-                    true => Ok(connection),
-                    false => Err(aborted),
-                };
-            }
-            Entry::Running(waiter) => {
-                context.count(&context.counters.joins);
-                waiter.outcome(aborted).await
-            }
-        };
+        let outcome =
+            match context.flights.enter(&subject, aborted.clone()) {
+                Entry::Started(flight) => {
+                    let waiter = flight.waiter();
+                    actix::spawn(exchange::run(context.clone(), subject.clone(), want.clone(), flight));
+                    // A flight of our own has done what can be done.
+                    let connection = waiter.outcome(aborted.clone()).await?;
+                    let now = context.now();
+                    return match want.is_met_by_work(&connection, now) {
+                        true => Ok(connection),
+                        false => Err(scopes::settled(&context, Some(&connection), &subject, &want, now)
+                            .unwrap_or(aborted)),
+                    };
+                }
+                Entry::Running(waiter) => {
+                    context.count(&context.counters.joins);
+                    waiter.outcome(aborted).await
+                }
+            };
         match outcome {
             Ok(connection) if want.is_met(&connection, context.now()) => return Ok(connection),
             // It was about something else, such as an earlier token, or was cut off; see what is
             // there now.
-            Ok(_) | Err(TokenError::Aborted { .. }) => {}
+            Ok(_) | Err(TokenError::Aborted { .. }) => joins += 1,
+            // It was for somebody else who brought too little along, and will not come again.
+            Err(TokenError::CallIncomplete { .. }) => {}
             Err(error) => {
                 let published = context.connections.get(&id);
                 return published.filter(|connection| want.is_met(connection, context.now())).ok_or(error);

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::breaker::Breaker;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
 use super::grant_request::{self, Ask};
 use super::introspection;
+use super::rekey;
 use super::save::{self, NewTokens, NotKept};
 use crate::connection::{Connection, ConnectionRecord, Failure, FailureClass, Held};
 use crate::grants::Redemption;
@@ -24,10 +27,10 @@ use crate::token_endpoint::Addressee;
 const TURN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Races lost to other writers before we give up.
-const RACES: u32 = 8;
+pub(super) const RACES: u32 = 8;
 
 /// Takes the connection for oneself, once whoever has it is done.
-async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
+pub(super) async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
     let wait = async {
         loop {
             match context.flights.enter(subject, context.aborted(subject)) {
@@ -55,14 +58,8 @@ pub(super) async fn redeem(
         .await
         .map_err(|failure| context.failure_error(subject, &failure, None))?;
     let mut identity = None;
-    if context.profile.registration.scopes.contains("openid") {
-        let checked = match &granted.response.id_token {
-            Some(token) => {
-                let access_token = &granted.response.access_token;
-                grant_request::identity(context, token, access_token, nonce, context.now()).await
-            }
-            None => Err(grant_request::no_id_token()),
-        };
+    if nonce.is_some() || redemption.scopes.contains("openid") {
+        let checked = grant_request::identity_of_flow(context, &granted, nonce, redemption.begun_at).await;
         identity = Some(checked.map_err(|failure| {
             context.note_error(&failure.detail);
             context.failure_error(subject, &failure, None)
@@ -70,6 +67,8 @@ pub(super) async fn redeem(
     }
     let mut tokens = granted.into_token_set(&context.profile.registration, None, None);
     tokens.identity = identity;
+    let kept = redemption.kept.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    tokens.extra.extend(kept);
     let connection = replace(context, subject, tokens, flight).await?;
     Ok(introspection::learn_expiry(context, connection).await)
 }
@@ -144,6 +143,10 @@ pub(super) async fn revoke(
             }
             Err(error) => return Err(context.store_error(subject, &error)),
         };
+        if stored.record.moving_to.is_some() {
+            rekey::finish(context, &stored).await?;
+            continue;
+        }
         let told = match &stored.record.held {
             Held::Tokens(tokens) if context.issued(&stored.record) => {
                 tell_provider(context, subject, tokens, breaker).await

@@ -13,6 +13,7 @@ use super::client::ClientPort;
 use super::error::TokenError;
 use super::flights::FlightTable;
 use super::records::Records;
+use super::scopes::ScopeRefusals;
 use crate::clock::{Clock, Entropy, Timestamp, unit_interval};
 use crate::connection::{
     Connection, ConnectionRecord, ConnectionState, ConnectionView, Failure, FailureClass, Held, Reason,
@@ -62,6 +63,7 @@ pub struct ProviderContext {
     /// What happened so far.
     pub counters: Counters,
     pub(super) records: Records,
+    pub(super) scope_refusals: ScopeRefusals,
     client: ClientPort,
     last_error: Mutex<Option<String>>,
     attention: Mutex<BTreeMap<Subject, ConnectionView>>,
@@ -127,6 +129,7 @@ impl ProviderContext {
             breaker: Breaker::default(),
             counters: Counters::default(),
             records,
+            scope_refusals: ScopeRefusals::default(),
             last_error: Mutex::new(None),
             attention: Mutex::new(BTreeMap::new()),
             profile,
@@ -263,7 +266,8 @@ impl ProviderContext {
         let (id, origins) = (connection.id.clone(), connection.origins.clone());
         let (revision, created_at, renewable) =
             (connection.revision, connection.created_at, connection.renewable);
-        let held_back = Connection::new(id, revision, origins, created_at, state, renewable, policy);
+        let held_back = Connection::new(id, revision, origins, created_at, state, renewable, policy)
+            .presented_as(&self.profile.registration.provider.quirks.presentation);
         (held_back, self.failure_error(&connection.id.subject, &failure, None))
     }
 
@@ -279,11 +283,22 @@ impl ProviderContext {
             || self.issued(record) && state.tokens().is_some_and(|tokens| tokens.refresh_token.is_some());
         let policy = &self.profile.registration.refresh;
         Connection::new(id, revision, record.origins.clone(), record.created_at, state, renewable, policy)
+            .presented_as(&self.profile.registration.provider.quirks.presentation)
     }
 
     /// Whether what `record` holds is from the authorization server that the profile names today.
     pub(super) fn issued(&self, record: &ConnectionRecord) -> bool {
         record.issued_by == self.profile.registration.provider.identity()
+    }
+
+    /// Whether what `record` holds was obtained with the credential of today. What a person granted
+    /// outlives the client's secrets.
+    pub(super) fn is_current(&self, record: &ConnectionRecord) -> bool {
+        record.obtained_with == self.credential()
+    }
+
+    fn credential(&self) -> &str {
+        if self.profile.grant.needs_person() { "" } else { &self.profile.registration.credential }
     }
 
     /// What is published for a subject that was never connected, so that the next call need not
@@ -300,10 +315,13 @@ impl ProviderContext {
             created_at: self.now(),
             origins: self.profile.origins.clone(),
             issued_by: self.profile.registration.provider.identity(),
+            obtained_with: self.credential().to_owned(),
             held: Held::Nothing,
             in_flight: None,
             learned_lifetime: None,
             unchecked_id_token: None,
+            moving_to: None,
+            moved_by: None,
         }
     }
 
@@ -351,6 +369,7 @@ impl ProviderContext {
             FailureClass::ClientMisconfigured => {
                 TokenError::ClientMisconfigured { profile, reason, detail, retry_after: hold }
             }
+            FailureClass::Call => TokenError::CallIncomplete { profile, detail },
             FailureClass::Internal if reason == Reason::StoreUnavailable => {
                 TokenError::StoreUnavailable { id: self.id(subject), detail }
             }

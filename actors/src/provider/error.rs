@@ -44,6 +44,25 @@ pub enum TokenError {
         /// When we try again by ourselves.
         retry_after: Option<Duration>,
     },
+    /// The call does not bring along what its token request needs.
+    #[error("profile {profile}: {detail}")]
+    CallIncomplete {
+        /// The profile.
+        profile: ProfileId,
+        /// What is missing, in words.
+        detail: String,
+    },
+    /// The provider does not grant scopes that a route needs, and no person could allow them.
+    #[error(
+        "{id}: the provider does not grant scopes that the route needs: {detail}; allow them for the client \
+         there, or take them out of the route's `scopes`"
+    )]
+    ScopesRefused {
+        /// The connection.
+        id: ConnectionId,
+        /// Which, and what the provider said.
+        detail: String,
+    },
     /// The store cannot be read or written, or a new token set is not durable yet.
     #[error("{id}: the token store is unavailable: {detail}")]
     StoreUnavailable {

@@ -13,7 +13,9 @@ use super::error::TokenError;
 use super::flights::Flight;
 use super::grant_request::{self, Ask};
 use super::introspection;
+use super::rekey;
 use super::save::{self, NewTokens, NotKept};
+use super::scopes;
 use super::want::Want;
 use crate::clock::Timestamp;
 use crate::connection::{
@@ -87,6 +89,14 @@ async fn attempt(
     let id = context.id(subject);
     let needs_person = context.profile.grant.needs_person();
     let (mut record, expected, connection) = match context.records.load(&id).await {
+        Ok(Some(stored)) if stored.record.moving_to.is_some() => {
+            rekey::finish(context, &stored).await.map_err(Setback::Final)?;
+            return Err(Setback::Raced);
+        }
+        // Nobody's consent is at stake: what another credential obtained is left behind at once.
+        Ok(Some(stored)) if !context.is_current(&stored.record) && !needs_person => {
+            (context.new_record(), Expected::Revision(stored.revision), None)
+        }
         Ok(Some(stored)) => {
             check_unchecked(context, &stored).await?;
             let (connection, now) = (context.present(&stored), context.now());
@@ -115,8 +125,11 @@ async fn attempt(
         Want::Usable { origin, .. } => record.origins.allows(origin),
         _ => true,
     };
+    let unmet = scopes::settled(context, connection.as_ref(), subject, want, now);
     if let (true, Some(connection)) = (needs_person, connection) {
         check_consent(context, connection, bound, want, &record, now).await?;
+    } else if let Some(error) = unmet {
+        return Err(Setback::Final(error));
     } else if !bound || matches!(record.held, Held::NeedsConsent { .. }) {
         // Nobody's consent is at stake: a token set for the profile and the upstreams of today.
         record = context.new_record();
@@ -197,6 +210,7 @@ async fn check_consent(
     let reason = match &connection.state {
         ConnectionState::NeedsConsent { reason, .. } => *reason,
         _ if !bound => Reason::UpstreamChanged,
+        _ if !connection.covers(want.scopes()) => Reason::ScopeMissing,
         _ if !connection.renewable => connection.why_not_renewable(),
         _ => return Ok(()),
     };
@@ -268,7 +282,13 @@ async fn exchange(
         Held::Tokens(tokens) => Some((**tokens).clone()),
         _ => None,
     };
-    let refresh_token = held.as_ref().and_then(|tokens| tokens.refresh_token.clone());
+    // A refresh brings no further scopes (RFC 6749 section 6): they are asked for anew.
+    let fits = held.as_ref().filter(|tokens| tokens.covers(want.scopes()));
+    let refresh_token = fits.and_then(|tokens| tokens.refresh_token.clone());
+    grant_request::check_call(context, refresh_token.is_some(), want.call())
+        .map_err(|failure| Setback::Final(context.failure_error(subject, &failure, None)))?;
+    let scopes = scopes::to_ask(context, want, held.as_ref());
+    let obtain = Ask::Obtain { subject, call: want.call(), scopes: &scopes };
     let spent = refresh_token.as_ref().map(RefreshToken::fingerprint);
     let journalled_at = context.now();
     let mark = InFlight {
@@ -285,17 +305,17 @@ async fn exchange(
     let revision =
         context.records.save(&id, &record, expected).await.map_err(|e| not_saved(context, subject, &e))?;
 
-    let mut before = held.as_ref();
+    let mut before = fits;
     let mut answer = match &refresh_token {
-        Some(token) => grant_request::send(context, Ask::Refresh(token)).await,
-        None => grant_request::send(context, Ask::Obtain(subject, want.call())).await,
+        Some(token) => grant_request::send(context, Ask::Refresh(token, subject, want.call())).await,
+        None => grant_request::send(context, obtain).await,
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);
     if dead(&answer) && !context.profile.grant.needs_person() {
         // A refresh token that is dead is no loss where the grant itself can be used again.
         if refresh_token.is_some() {
             before = None;
-            answer = grant_request::send(context, Ask::Obtain(subject, want.call())).await;
+            answer = grant_request::send(context, obtain).await;
         }
         answer = answer.map_err(refused_for_good);
     }
@@ -396,6 +416,11 @@ async fn failed(
     let id = context.id(subject);
     let now = context.now();
     let before = context.present(&StoredConnection { id: id.clone(), revision, record: record.clone() });
+    if let Some(error) = scopes::refused(context, subject, want, &failure) {
+        // What is held is as good as before.
+        context.publish(before);
+        return Setback::Final(error);
+    }
     let retry = &context.profile.registration.retry;
     let state = before.state.clone().failed(&failure, now, retry, context.jitter());
     let mut written = revision;

@@ -1,8 +1,12 @@
 //! Sends one token request and reads its answer: the only way from a profile to its token endpoint.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::context::ProviderContext;
 use super::expiry::expiry_of;
@@ -12,9 +16,10 @@ use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
-use crate::profile::Client;
-use crate::protocol::id_token::IdTokenChecks;
+use crate::profile::{Client, Profile};
+use crate::protocol::id_token::{self, IdTokenChecks, IdTokenClaims};
 use crate::protocol::identifiers::Subject;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet};
@@ -23,11 +28,16 @@ use crate::protocol::token_response::TokenResponse;
 use crate::registration::ClientRegistration;
 use crate::token_endpoint::{Addressee, failure};
 
+/// Clocks may differ by this much.
+const SKEW: Duration = Duration::from_secs(60);
+
 /// A token response and when it was asked for.
 pub(super) struct Granted {
     pub(super) response: TokenResponse,
     /// Taken as the beginning of the token's life: the provider counts from a later moment.
     pub(super) requested_at: Timestamp,
+    /// The scopes asked for; a refresh asks for none.
+    pub(super) requested: Option<ScopeSet>,
 }
 
 impl Granted {
@@ -53,21 +63,40 @@ impl Granted {
             refresh_token: response
                 .refresh_token
                 .or_else(|| before.and_then(|old| old.refresh_token.clone())),
-            scope: response.scope.or_else(|| before.and_then(|old| old.scope.clone())),
+            scope: response
+                .scope
+                .or_else(|| self.requested.clone())
+                .or_else(|| before.and_then(|old| old.scope.clone())),
+            requested_scope: self.requested.or_else(|| before.and_then(|old| old.requested_scope.clone())),
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
-            extra: response.extra,
+            extra: carried_over(before, response.extra),
         }
     }
+}
+
+/// What the answer says, and of what was said before the rest: a refresh does not repeat what was
+/// said once, such as the host of the API.
+fn carried_over(before: Option<&TokenSet>, extra: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let mut all = before.map(|old| old.extra.clone()).unwrap_or_default();
+    all.extend(extra);
+    all
 }
 
 /// What is asked of the token endpoint.
 #[derive(Clone, Copy)]
 pub(super) enum Ask<'a> {
-    /// A new access token (RFC 6749 section 6).
-    Refresh(&'a RefreshToken),
-    /// A token by the profile's own grant, without a person, for this subject and call.
-    Obtain(&'a Subject, &'a CallContext),
+    /// A new access token for this subject and call (RFC 6749 section 6).
+    Refresh(&'a RefreshToken, &'a Subject, &'a CallContext),
+    /// A token by the profile's own grant, without a person.
+    Obtain {
+        /// For whom.
+        subject: &'a Subject,
+        /// For what call.
+        call: &'a CallContext,
+        /// What is asked for.
+        scopes: &'a ScopeSet,
+    },
     /// A token for an authorization code (RFC 6749 section 4.1.3): sent at most once.
     Redeem(&'a Subject, &'a Redemption),
 }
@@ -75,7 +104,9 @@ pub(super) enum Ask<'a> {
 /// Sends one token request and reads its answer.
 pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
     let answer = attempt(context, ask).await;
-    if let Err(failure) = &answer {
+    if let Err(failure) = &answer
+        && failure.class != FailureClass::Call
+    {
         context.counters.failures.fetch_add(1, Ordering::Relaxed);
         context.note_error(&failure.detail);
         tracing::warn!(
@@ -92,7 +123,7 @@ pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Gran
             context.breaker.failed(context.now(), retry, failure.retry_after, context.jitter());
         }
         // Nothing was asked of the provider, so nothing is known of it.
-        Err(failure) if failure.class == FailureClass::Internal => {}
+        Err(failure) if matches!(failure.class, FailureClass::Internal | FailureClass::Call) => {}
         _ => context.breaker.succeeded(),
     }
     answer
@@ -120,24 +151,57 @@ async fn attempt_as(
     ask: Ask<'_>,
 ) -> Result<Granted, Failure> {
     let token_endpoint = metadata.token_endpoint()?;
-    let (request, endpoint) = match ask {
-        Ask::Refresh(token) => {
+    let registration = &context.profile.registration;
+    let further = |refresh, subject, call| {
+        registration.render_params(refresh, subject, call).map_err(|error| incomplete(&error))
+    };
+    let mut requested = None;
+    let (request, further, endpoint) = match ask {
+        Ask::Refresh(token, subject, call) => {
             let endpoint = metadata.endpoints.refresh_endpoint.as_ref().unwrap_or(token_endpoint);
-            (refresh_request(token), endpoint)
+            (refresh_request(token), further(true, subject, call)?, endpoint)
         }
-        Ask::Obtain(subject, call) => {
-            (grant(context, client, metadata, subject, call, None)?, token_endpoint)
+        Ask::Obtain { subject, call, scopes } => {
+            requested = Some(scopes.clone());
+            let mut request =
+                grant(context, client, metadata, GrantAsk { subject, call, scopes, redemption: None })?;
+            add_details(context, subject, call, &mut request)?;
+            (request, further(false, subject, call)?, token_endpoint)
         }
         Ask::Redeem(subject, redemption) => {
-            let call = CallContext::default();
-            (grant(context, client, metadata, subject, &call, Some(redemption))?, token_endpoint)
+            let (call, scopes) = (&CallContext::default(), &redemption.scopes);
+            requested = Some(scopes.clone());
+            let ask = GrantAsk { subject, call, scopes, redemption: Some(redemption) };
+            (grant(context, client, metadata, ask)?, further(false, subject, call)?, token_endpoint)
         }
     };
     let requested_at = context.now();
     context.count(&context.counters.token_requests);
     let to = Addressee { profile: &context.profile, client, metadata, endpoint };
-    let response = context.token_endpoint.request(to, request).await?;
-    Ok(Granted { response, requested_at })
+    let response = context.token_endpoint.request(to, request, &further).await?;
+    let requested = requested.filter(|scopes| !scopes.is_empty());
+    Ok(Granted { response, requested_at, requested })
+}
+
+/// What the profile's own grant is to bring.
+struct GrantAsk<'a> {
+    subject: &'a Subject,
+    call: &'a CallContext,
+    scopes: &'a ScopeSet,
+    redemption: Option<&'a Redemption>,
+}
+
+/// Where no person is asked, the token request itself has the details (RFC 9396 section 6).
+fn add_details(
+    context: &ProviderContext,
+    subject: &Subject,
+    call: &CallContext,
+    request: &mut TokenRequest,
+) -> Result<(), Failure> {
+    let details = context.profile.registration.authorization.details(subject, call);
+    let details = details.map_err(|error| incomplete(&error))?;
+    request.param("authorization_details", details.unwrap_or_default());
+    Ok(())
 }
 
 /// The profile's own grant as a request.
@@ -145,17 +209,14 @@ fn grant(
     context: &ProviderContext,
     client: &Client,
     metadata: &ResolvedMetadata,
-    subject: &Subject,
-    call: &CallContext,
-    redemption: Option<&Redemption>,
+    GrantAsk { subject, call, scopes, redemption }: GrantAsk<'_>,
 ) -> Result<TokenRequest, Failure> {
     let registration = &context.profile.registration;
-    let scopes = registration.scopes.union(&call.scopes);
     let grant_context = GrantContext {
         registration,
         client_id: &client.client_id,
         subject,
-        scopes: &scopes,
+        scopes,
         call,
         redemption,
         token_endpoint: metadata.token_endpoint()?,
@@ -167,19 +228,86 @@ fn grant(
         GrantError::ConsentNeeded => {
             failure(FailureClass::GrantDead, Reason::NeverConnected, error.to_string())
         }
+        GrantError::Call { .. } | GrantError::NoCallerToken | GrantError::NoAssertion => incomplete(&error),
         other => failure(FailureClass::Internal, Reason::InternalError, other.to_string()),
     })
 }
 
-/// Checks an ID token (OpenID Connect Core section 3.1.3.7) and says whom it names. `nonce` is the
-/// one sent; a refresh sent none. `at` is when the answer came.
+/// Looks whether `call` brings along what a request will need, before anything is written or sent.
+pub(super) fn check_call(
+    context: &ProviderContext,
+    refresh: bool,
+    call: &CallContext,
+) -> Result<(), Failure> {
+    let Profile { registration, grant, .. } = &*context.profile;
+    let mut placeholders: Vec<_> = registration
+        .further_params(refresh)
+        .iter()
+        .flat_map(|(_, template)| template.placeholders())
+        .collect();
+    let of_grant = if refresh { Vec::new() } else { grant.placeholders() };
+    placeholders.extend(&of_grant);
+    for placeholder in placeholders {
+        call.has(placeholder).map_err(|error| incomplete(&error))?;
+    }
+    if !refresh && grant.needs_caller_token() && call.caller_token.is_none() {
+        return Err(incomplete(&GrantError::NoCallerToken));
+    }
+    if !refresh && grant.needs_assertion() && call.assertion.is_none() {
+        return Err(incomplete(&GrantError::NoAssertion));
+    }
+    Ok(())
+}
+
+fn incomplete(error: &dyn fmt::Display) -> Failure {
+    failure(FailureClass::Call, Reason::RequestRefused, error.to_string())
+}
+
+/// Checks the ID token of a refresh and says whom it names. `at` is when the answer came.
 pub(super) async fn identity(
+    context: &ProviderContext,
+    id_token: &Secret,
+    access_token: &AccessToken,
+    at: Timestamp,
+) -> Result<IdentityClaims, Failure> {
+    checked(context, id_token, access_token, None, at).await.map(|claims| claims.identity())
+}
+
+/// Checks the ID token of a flow and says whom it names. `nonce` is the one sent, if any. A person
+/// who logged in too long before the flow began is refused: the server was told `max_age` (OpenID
+/// Connect Core section 3.1.3.7).
+pub(super) async fn identity_of_flow(
+    context: &ProviderContext,
+    granted: &Granted,
+    nonce: Option<&Secret>,
+    begun_at: Timestamp,
+) -> Result<IdentityClaims, Failure> {
+    let Some(id_token) = &granted.response.id_token else {
+        return Err(bad_id_token("the answer has no ID token although `openid` was asked for".to_owned()));
+    };
+    let claims = checked(context, id_token, &granted.response.access_token, nonce, context.now()).await?;
+    if let Some(max_age) = context.profile.registration.authorization.max_age {
+        let logged_in = claims.auth_time.ok_or_else(|| {
+            bad_id_token("the ID token has no auth_time although `max_age` was asked for".to_owned())
+        })?;
+        if logged_in.after(max_age).after(SKEW) < begun_at {
+            return Err(bad_id_token(format!(
+                "the person logged in more than {} s before, and `max_age` was asked for",
+                max_age.as_secs()
+            )));
+        }
+    }
+    Ok(claims.identity())
+}
+
+/// Checks an ID token (OpenID Connect Core section 3.1.3.7).
+async fn checked(
     context: &ProviderContext,
     id_token: &Secret,
     access_token: &AccessToken,
     nonce: Option<&Secret>,
     at: Timestamp,
-) -> Result<IdentityClaims, Failure> {
+) -> Result<IdTokenClaims, Failure> {
     let registration = &context.profile.registration;
     let metadata = context.discovery.metadata().await?;
     let Some(issuer) = metadata.issuer.as_deref() else {
@@ -196,17 +324,13 @@ pub(super) async fn identity(
         access_token: Some(access_token),
         now: at,
     };
-    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, id_token, &checks).await;
+    let verify = |keys: &_| id_token::verify(id_token, keys, &checks);
+    let verified = context.keys.verify(&context.transport, metadata.jwks_uri()?, at, verify).await;
     match verified {
-        Ok(claims) => Ok(claims.identity()),
+        Ok(claims) => Ok(claims),
         Err(VerifyError::Keys(failure)) => Err(failure),
         Err(VerifyError::Token(error)) => Err(bad_id_token(error.to_string())),
     }
-}
-
-/// `openid` was asked for, and the answer has no ID token (OpenID Connect Core section 3.1.3.3).
-pub(super) fn no_id_token() -> Failure {
-    bad_id_token("the answer has no ID token although `openid` was asked for".to_owned())
 }
 
 fn bad_id_token(detail: String) -> Failure {

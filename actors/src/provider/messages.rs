@@ -9,7 +9,8 @@ use url::Url;
 use super::error::TokenError;
 use crate::connection::Connection;
 use crate::grants::Redemption;
-use crate::protocol::identifiers::Subject;
+use crate::protocol::authorization_request::AuthorizationParams;
+use crate::protocol::identifiers::{ConnectionId, Subject};
 use crate::protocol::introspection::IntrospectionResponse;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
@@ -61,22 +62,24 @@ pub struct RedeemAuthorizationCode {
     pub nonce: Option<Secret>,
 }
 
-/// Asks where to send a browser (RFC 6749 section 3.1), with metadata discovered if need be.
-#[derive(Clone, Copy, Debug, Message)]
+/// Turns an authorization request into the URL to send a browser to: the parameters in its query
+/// (RFC 6749 section 4.1.1), or pushed before (RFC 9126). Metadata is discovered if need be.
+#[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<AuthorizationTarget, TokenError>")]
-pub struct GetAuthorizationTarget;
+pub struct PrepareAuthorization {
+    /// What is asked.
+    pub params: AuthorizationParams,
+}
 
 /// Where to send a browser.
 #[derive(Clone, Debug)]
 pub struct AuthorizationTarget {
-    /// The authorization endpoint.
-    pub endpoint: Url,
+    /// The authorization endpoint, with what is asked.
+    pub url: Url,
     /// The issuer, for RFC 9207's comparison.
     pub issuer: Option<String>,
     /// Whether metadata announces `iss` in responses (RFC 9207 section 3).
     pub iss_announced: bool,
-    /// The client that asks (RFC 6749 section 2.2), registered by now if need be.
-    pub client_id: String,
 }
 
 /// Reads a connection as it stands, from snapshot or store, starting nothing.
@@ -132,4 +135,57 @@ pub struct ImportConnection {
     pub subject: Subject,
     /// What to keep.
     pub tokens: TokenSet,
+}
+
+/// Asks the provider who the person is (OpenID Connect Core section 5.3).
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<UserInfo, TokenError>")]
+pub struct GetUserInfo {
+    /// Whose.
+    pub subject: Subject,
+}
+
+/// What there is to say of a person.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UserInfo {
+    /// The provider's claims, about the subject of the ID token.
+    Claims(serde_json::Map<String, serde_json::Value>),
+    /// There is no connection.
+    NoConnection,
+    /// The connection cannot tell; why.
+    Unfit(&'static str),
+}
+
+/// Moves a connection under another subject.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Rekeyed, TokenError>")]
+pub struct RekeyConnection {
+    /// Whose it is.
+    pub subject: Subject,
+    /// Whose it becomes.
+    pub to: NewSubject,
+    /// Whether what is there may be replaced.
+    pub replace: bool,
+}
+
+/// Whose a connection becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewSubject {
+    /// This one's.
+    Named(Subject),
+    /// That of whom its ID token names.
+    IdTokenSub,
+}
+
+/// What became of a wish to move a connection.
+#[derive(Clone, Debug)]
+pub enum Rekeyed {
+    /// It was moved.
+    Moved(Arc<Connection>),
+    /// There is none.
+    NoConnection,
+    /// There is one already where it should go, and it may not be replaced.
+    Taken(ConnectionId),
+    /// It cannot be moved; why.
+    Unfit(String),
 }

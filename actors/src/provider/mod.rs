@@ -1,11 +1,13 @@
 //! One actor a profile: obtains, refreshes and revokes tokens.
 //!
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
-//! `want` (what is asked for),
-//! `exchange` (obtain or refresh), `save` (durable before used), `consent` (changes from outside),
-//! `client` (who we are), `introspection`, `revoke_all`.
+//! `want` (what is asked for), `scopes` (what is asked for beyond the profile's), `client` (who we
+//! are), `exchange` (obtain or refresh), `save` (durable before used), `authorization` (where to send
+//! a browser), `consent` (changes from outside), `rekey` (under another subject), `introspection`,
+//! `userinfo` (who the person is), `revoke_all`.
 
 pub mod actor;
+mod authorization;
 pub mod breaker;
 mod client;
 mod consent;
@@ -19,6 +21,9 @@ mod introspection;
 pub mod messages;
 mod records;
 mod registration;
+mod rekey;
 mod revoke_all;
 mod save;
+mod scopes;
+mod userinfo;
 mod want;

@@ -145,8 +145,7 @@ pub(super) async fn check_continuity(
         return Ok(());
     };
     let Some(identity) = &tokens.identity else { return Ok(()) };
-    let checked =
-        grant_request::identity(context, &id_token.0, &tokens.access_token, None, tokens.obtained_at);
+    let checked = grant_request::identity(context, &id_token.0, &tokens.access_token, tokens.obtained_at);
     match checked.await {
         Ok(claims) if claims == *identity => return Ok(()),
         Ok(_) => {}

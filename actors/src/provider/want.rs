@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::context::ProviderContext;
 use super::error::TokenError;
+use super::scopes;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, ConnectionState, Freshness, Reason};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::TokenFingerprint;
 
@@ -32,6 +34,11 @@ impl Want {
         }
     }
 
+    /// Scopes that the token must have beyond those of the profile.
+    pub(super) fn scopes(&self) -> &ScopeSet {
+        &self.call().scopes
+    }
+
     /// What the call brings along, if a call wants it.
     pub(super) fn call(&self) -> &CallContext {
         static NONE: LazyLock<CallContext> = LazyLock::new(CallContext::default);
@@ -45,7 +52,7 @@ impl Want {
     pub(super) fn is_met(&self, connection: &Connection, now: Timestamp) -> bool {
         let freshness = connection.freshness(now);
         match self {
-            Self::Usable { origin, rejected, .. } => {
+            Self::Usable { origin, rejected, call } => {
                 let refused = rejected.is_some() && connection.fingerprint() == *rejected;
                 let just_replaced = connection.is_doubtful()
                     && connection
@@ -54,6 +61,7 @@ impl Want {
                         .is_some_and(|tokens| is_younger(tokens.obtained_at, now, REJECTION_PAUSE));
                 freshness != Freshness::Ended
                     && connection.origins.allows(origin)
+                    && connection.covers(&call.scopes)
                     && (!refused || just_replaced)
             }
             Self::Ahead { .. } => {
@@ -67,7 +75,9 @@ impl Want {
     /// token again.
     pub(super) fn is_met_by_work(&self, connection: &Connection, now: Timestamp) -> bool {
         let allowed = match self {
-            Self::Usable { origin, .. } => connection.origins.allows(origin),
+            Self::Usable { origin, call, .. } => {
+                connection.origins.allows(origin) && connection.covers(&call.scopes)
+            }
             _ => true,
         };
         allowed && connection.freshness(now) != Freshness::Ended
@@ -105,6 +115,9 @@ pub(super) fn settled_error(
         && !connection.origins.allows(origin)
     {
         return required(Reason::UpstreamChanged);
+    }
+    if let Some(error) = scopes::settled(context, Some(connection), &connection.id.subject, want, now) {
+        return Some(error);
     }
     if !connection.renewable && want.rejected().is_none() {
         return required(connection.why_not_renewable());

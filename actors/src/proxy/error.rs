@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::body::BodyFault;
 use super::headers::HeaderError;
 use super::route::UpstreamOrigin;
+use super::templated::TemplateUrlError;
 
 /// Why an upstream gave no whole answer. Origins are from the configuration; nothing of a request or
 /// an answer is in any of them.
@@ -73,6 +74,9 @@ pub enum UpstreamError {
     /// The token ended between being looked up and being sent; the next call gets a new one.
     #[error("the access token ended before the request was sent; try again")]
     TokenEnded,
+    /// The token answer does not say where to, or names a host that the route does not allow.
+    #[error(transparent)]
+    Unresolved(#[from] TemplateUrlError),
     /// The connection failed after the whole body had been read.
     #[error("the upstream connection failed after the answer")]
     AfterEnd,

@@ -53,7 +53,9 @@ pub enum RequestLength {
 pub struct Additions<'a> {
     /// The upstream's host and port, as its `Host`.
     pub upstream_host: &'a str,
-    /// The token, as `Authorization`.
+    /// The header that carries the token: `Authorization`, unless the API has one of its own.
+    pub token_header: &'a HeaderName,
+    /// The token, as that header's value.
     pub authorization: &'a HeaderValue,
     /// The caller's address.
     pub peer: Option<IpAddr>,
@@ -90,8 +92,9 @@ where
     buffer.reserve(size + added.host.len() + added.upstream_host.len() + added.request_id.len() + 64);
     let mut headers = HeaderMap::with_capacity(count + 8);
     headers.append(header::HOST, put(buffer, added.upstream_host.as_bytes())?);
+    let own_token = (*added.token_header != header::AUTHORIZATION).then(|| added.token_header.as_str());
     for (name, value) in incoming() {
-        if !may_pass(name) || options.name(name) {
+        if !may_pass(name) || options.name(name) || own_token.is_some_and(|own| is_alike(name, own)) {
             continue;
         }
         let value = match name {
@@ -108,7 +111,7 @@ where
 }
 
 fn add(headers: &mut HeaderMap, added: &Additions<'_>, buffer: &mut BytesMut) -> Result<(), HeaderError> {
-    headers.insert(header::AUTHORIZATION, added.authorization.clone());
+    headers.insert(added.token_header.clone(), added.authorization.clone());
     headers.append(header::VIA, VIA);
     if let Some(peer) = added.peer {
         headers.insert(FORWARDED_FOR, written(buffer, format_args!("{peer}"))?);
@@ -174,6 +177,20 @@ fn may_pass(name: &[u8]) -> bool {
         *to = if *from == b'_' { b'-' } else { *from };
     }
     !is_hop_by_hop(folded) && !is_ours(folded)
+}
+
+/// Whether a server might take `name` for `own`.
+fn is_alike(name: &[u8], own: &str) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.iter().copied().map(folded).eq(own.bytes().map(folded))
+}
+
+/// Whether the header `name`, in lower case, can carry a token to an upstream: none that the gateway
+/// or the connection needs.
+pub fn may_carry_token(name: &str) -> bool {
+    let name = name.as_bytes();
+    let allowed = matches!(name, b"authorization" | b"x-api-key");
+    allowed || may_pass(name) && !matches!(name, b"cookie" | b"via" | b"content-type" | b"content-encoding")
 }
 
 fn is_hop_by_hop(name: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 //! Routes, and the forwarding of calls to upstreams.
 //!
-//! Reading order: `path` and `route` (what is asked for), `headers` and `framing` (what may pass),
+//! Reading order: `path`, `route` and `templated` (what is asked for), `headers` and `framing` (what may pass),
 //! `body` (a request's body), `upstream` with `connect` and `response` (the connection pool), `actor`
 //! (what lives per worker, and the slow path).
 
@@ -13,4 +13,5 @@ pub mod headers;
 pub mod path;
 pub mod response;
 pub mod route;
+pub mod templated;
 pub mod upstream;

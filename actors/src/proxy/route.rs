@@ -5,18 +5,48 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use url::Url;
 
+use super::templated::UpstreamTemplate;
 use crate::protocol::identifiers::{ProfileId, RouteId};
+use crate::protocol::template::{CallContext, CallNeeds, Placeholder, SubjectTemplate};
 
 /// Whose token a call uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectSource {
     /// The caller's own.
     Caller,
     /// Whoever the `Claviger-Subject` header names.
     Header,
+    /// Whom the caller's JWT is about.
+    Jwt,
     /// One connection for all callers.
     Shared,
+    /// Whoever the template names, filled in from the call.
+    Template(SubjectTemplate),
+}
+
+impl SubjectSource {
+    /// As the configuration writes it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Caller => "caller",
+            Self::Header => "header",
+            Self::Jwt => "jwt",
+            Self::Shared => "shared",
+            Self::Template(template) => template.as_str(),
+        }
+    }
+
+    /// What has to be known of a call.
+    fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        match self {
+            Self::Template(template) => Some(template.placeholders()),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
+    }
 }
 
 /// API Y here, API X there, and the profile whose token goes between.
@@ -26,20 +56,40 @@ pub struct Route {
     pub id: RouteId,
     /// Path prefix here, without a trailing slash (the root is empty).
     pub path: String,
-    /// The upstream's scheme, host and port.
+    /// The upstream's scheme, host and port. Where the token answer names it, its serialization is what
+    /// token sets are bound to, and nothing else of it is used.
     pub origin: Arc<UpstreamOrigin>,
     /// Path prefix there, without a trailing slash.
     pub upstream_path: String,
+    /// Makes the upstream of the token answer, if it is not the same for all.
+    pub template: Option<Arc<UpstreamTemplate>>,
     /// The profile whose token it uses.
     pub profile: ProfileId,
     /// Whose token it uses.
     pub subject: SubjectSource,
+    /// What its profile's token requests need of a call.
+    pub needs: CallNeeds,
+    /// Whether the subject alone tells callers' JWTs apart: it is the JWT's own, and all callers have
+    /// theirs from one issuer.
+    pub subject_names_jwt: bool,
+    /// What every call brings along for its token: the scopes that the route needs beyond the
+    /// profile's.
+    pub context: Arc<CallContext>,
     /// Methods allowed; `None` for all.
     pub methods: Option<Vec<Method>>,
     /// Time until the upstream's response head, at most.
     pub timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body: Option<u64>,
+}
+
+impl Route {
+    /// Whether a caller chooses by its own word whose token it gets, or what is asked for: only one
+    /// that may name subjects may.
+    pub fn takes_callers_word(&self) -> bool {
+        matches!(self.subject, SubjectSource::Header)
+            || self.subject.placeholders().chain(&self.needs.values).any(Placeholder::is_callers_word)
+    }
 }
 
 /// Where an upstream is.
@@ -54,6 +104,23 @@ pub struct UpstreamOrigin {
     /// ASCII serialization, `scheme://host:port` with the default port left out: what connections
     /// are bound to.
     pub serialized: Arc<str>,
+}
+
+impl UpstreamOrigin {
+    /// The origin of `url`, if it has a host (RFC 6454 section 6.2).
+    pub fn of(url: &Url) -> Option<Self> {
+        Some(Self {
+            tls: url.scheme() == "https",
+            host: url.host_str()?.to_owned(),
+            port: url.port_or_known_default()?,
+            serialized: url.origin().ascii_serialization().into(),
+        })
+    }
+
+    /// What stands for the origin of a route whose upstream the token answer names.
+    pub fn templated(template: &UpstreamTemplate) -> Self {
+        Self { tls: true, host: String::new(), port: 0, serialized: template.binding() }
+    }
 }
 
 /// All routes, by longest path prefix on segment boundaries.
@@ -74,6 +141,17 @@ impl RoutingTable {
             depth: routes.iter().map(|route| slashes(&route.path).count()).max().unwrap_or(0),
             routes,
         }
+    }
+
+    /// The same routes, each changed by `change`, which must leave their paths alone.
+    #[must_use]
+    pub fn map(self, mut change: impl FnMut(&mut Route)) -> Self {
+        let routes = self.routes.iter().map(|route| {
+            let mut route = Route::clone(route);
+            change(&mut route);
+            route
+        });
+        Self::new(routes)
     }
 
     /// All routes.
@@ -127,8 +205,12 @@ mod tests {
                 serialized: Arc::from("http://127.0.0.1:1"),
             }),
             upstream_path: String::new(),
+            template: None,
             profile: ProfileId::new("p").unwrap(),
             subject: SubjectSource::Caller,
+            needs: CallNeeds::default(),
+            subject_names_jwt: false,
+            context: CallContext::none(),
             methods: None,
             timeout: Duration::from_secs(30),
             max_body: None,

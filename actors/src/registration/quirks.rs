@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName};
 
+pub use crate::protocol::answer_format::{AnswerFormat, MemberPath, ResponseMembers};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::token_error::CodeMeaning;
+pub use crate::protocol::token_request::RequestFormat;
 
 /// Where an authorization server departs from the RFCs. The default departs nowhere.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quirks {
     /// Between scopes, both ways; a space if not set (RFC 6749 section 3.3).
     pub scope_separator: Option<char>,
-    /// Name of the authorization request's `scope` parameter, if another.
+    /// Name of the `scope` parameter, if another.
     pub scope_parameter: Option<String>,
     /// How the body of a token request is written.
     pub token_request_format: RequestFormat,
@@ -38,46 +41,35 @@ pub struct Quirks {
     pub assertion_audience: Option<String>,
     /// The audience of client assertions.
     pub client_assertion_audience: AssertionAudience,
-    /// Further parameters of every request to the token endpoint that is not a refresh.
-    pub token_params: Vec<(String, String)>,
-    /// Further parameters of refresh requests.
-    pub refresh_params: Vec<(String, String)>,
-    /// Further parameters of authorization requests.
-    pub authorize_params: Vec<(String, String)>,
 }
 
-/// How the body of a token request is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RequestFormat {
-    /// `application/x-www-form-urlencoded` (RFC 6749 section 3.2).
-    #[default]
-    Form,
-    /// A JSON object.
-    Json,
-}
+impl Quirks {
+    /// How the server's answers are read.
+    pub fn answer_format(&self) -> AnswerFormat<'_> {
+        AnswerFormat {
+            members: Some(&self.response),
+            scope_separator: self.scope_separator,
+            token_types: &self.token_types,
+            error_meanings: Some(&self.error_meanings),
+        }
+    }
 
-/// Where members of a token answer are, as paths of names; `None` for their usual place.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ResponseMembers {
-    /// The access token.
-    pub access_token: Option<MemberPath>,
-    /// The refresh token.
-    pub refresh_token: Option<MemberPath>,
-    /// Its lifetime.
-    pub expires_in: Option<MemberPath>,
-    /// The scope granted.
-    pub scope: Option<MemberPath>,
-    /// The token's type.
-    pub token_type: Option<MemberPath>,
-    /// The error code.
-    pub error: Option<MemberPath>,
-    /// What the error is, in words.
-    pub error_description: Option<MemberPath>,
-}
+    /// `scopes` as the server takes them in a request.
+    pub fn scope_text(&self, scopes: &ScopeSet) -> String {
+        scopes.joined(self.scope_separator.unwrap_or(' '))
+    }
 
-/// Names from the outermost object inwards; in the configuration joined by dots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberPath(pub Vec<String>);
+    /// The name of the parameter that RFC 6749 calls `name`.
+    pub fn parameter<'a>(&'a self, name: &'a str) -> &'a str {
+        let own = match name {
+            "scope" => self.scope_parameter.as_deref(),
+            "client_id" => self.client_id_parameter.as_deref(),
+            "client_secret" => self.client_secret_parameter.as_deref(),
+            _ => None,
+        };
+        own.unwrap_or(name)
+    }
+}
 
 /// How an API takes the access token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +78,18 @@ pub struct Presentation {
     pub header: Option<HeaderName>,
     /// What comes before the token, if not `Bearer`; empty for nothing.
     pub scheme: Option<String>,
+}
+
+impl Presentation {
+    /// The header that carries the token.
+    pub fn header(&self) -> HeaderName {
+        self.header.clone().unwrap_or(http::header::AUTHORIZATION)
+    }
+
+    /// What comes before the token and its space; empty for nothing.
+    pub fn scheme(&self) -> &str {
+        self.scheme.as_deref().unwrap_or("Bearer")
+    }
 }
 
 /// The audience of client assertions (RFC 7523 section 3).

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::credential::CredentialDigest;
 use crate::protocol::secret::{Secret, SecretBytes};
+use crate::protocol::template::Template;
 
 const NOT_A_SECRET: &str = "must be a secret: a string, { env = \"NAME\" } or { file = \"path\" }";
 
@@ -36,6 +38,27 @@ impl Setting {
                 members.collect::<Option<_>>().map(serde_json::Value::Object)
             }
             Self::Secret(_) | Self::Binary(_) => None,
+        }
+    }
+
+    fn add_to(&self, digest: &mut CredentialDigest) {
+        match self {
+            Self::Secret(secret) => digest.add(secret.expose().as_bytes()),
+            Self::Binary(bytes) => digest.add(bytes.expose()),
+            Self::Value(serde_json::Value::String(text)) => digest.add(text.as_bytes()),
+            Self::Value(value) => digest.add(value.to_string().as_bytes()),
+            Self::Table(table) => table.add_to(digest),
+            Self::List(items) => {
+                digest.add(&items.len().to_le_bytes());
+                items.iter().for_each(|item| item.add_to(digest));
+            }
+        }
+    }
+
+    fn into_bytes(self) -> Option<SecretBytes> {
+        match self {
+            Self::Binary(bytes) => Some(bytes),
+            other => other.into_secret().map(|secret| SecretBytes::new(secret.expose().as_bytes().to_vec())),
         }
     }
 
@@ -70,6 +93,8 @@ impl SettingsError {
 pub struct Settings {
     given: BTreeMap<String, Setting>,
     asked: BTreeSet<String>,
+    /// Keys of several extensions: read by one at least, and left for the others.
+    shared: BTreeSet<String>,
 }
 
 impl Settings {
@@ -99,14 +124,42 @@ impl Settings {
 
     /// Takes the bytes at `key`, if given: a text, or what a file holds.
     pub fn take_bytes(&mut self, key: &str) -> Result<Option<SecretBytes>, SettingsError> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Setting::Binary(bytes)) => Ok(Some(bytes)),
-            Some(setting) => {
-                let secret = setting.into_secret().ok_or_else(|| self.error(key, NOT_A_SECRET))?;
-                Ok(Some(SecretBytes::new(secret.expose().as_bytes().to_vec())))
+        let Some(setting) = self.take(key) else { return Ok(None) };
+        setting.into_bytes().map(Some).ok_or_else(|| self.error(key, NOT_A_SECRET))
+    }
+
+    /// Takes the bytes at `key`: one text or file, or an array of them. None are given if it is not
+    /// there.
+    pub fn take_several_bytes(&mut self, key: &str) -> Result<Vec<SecretBytes>, SettingsError> {
+        let bytes = match self.take(key) {
+            None => return Ok(Vec::new()),
+            Some(Setting::List(items)) => items.into_iter().map(Setting::into_bytes).collect(),
+            Some(one) => one.into_bytes().map(|one| vec![one]),
+        };
+        bytes.ok_or_else(|| self.error(key, "must be a secret, or an array of secrets"))
+    }
+
+    /// Takes the texts at `key`: one, or an array of them. None are given if it is not there.
+    pub fn take_texts(&mut self, key: &str) -> Result<Vec<String>, SettingsError> {
+        let texts = match self.take_value(key)? {
+            None => return Ok(Vec::new()),
+            Some(serde_json::Value::String(text)) => Some(vec![text]),
+            Some(serde_json::Value::Array(items)) => {
+                items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect()
             }
-        }
+            Some(_) => None,
+        };
+        texts.ok_or_else(|| self.error(key, "must be a string, or an array of strings"))
+    }
+
+    /// Lets `read` take keys that other extensions may read as well: they stay, and are no longer
+    /// left over.
+    pub fn share<T>(&mut self, read: impl FnOnce(&mut Settings) -> T) -> T {
+        let mut copy = Self { given: self.given.clone(), ..Self::default() };
+        let outcome = read(&mut copy);
+        self.shared.extend(copy.asked.iter().cloned());
+        self.asked.append(&mut copy.asked);
+        outcome
     }
 
     /// Takes the value at `key`, if given.
@@ -122,6 +175,45 @@ impl Settings {
             None => Ok(None),
             Some(Setting::Value(serde_json::Value::String(text))) => Ok(Some(text)),
             Some(_) => Err(self.error(key, "must be a string")),
+        }
+    }
+
+    /// Takes the text with placeholders at `key`, if given. What comes from the environment or from a
+    /// file has none: it is taken as it stands.
+    pub fn take_template(&mut self, key: &str) -> Result<Option<Template>, SettingsError> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(setting) => self.template(key, setting).map(Some),
+        }
+    }
+
+    /// Takes the table at `key`, if given: names, and one text with placeholders or several for each.
+    pub fn take_templates(&mut self, key: &str) -> Result<Vec<(String, Vec<Template>)>, SettingsError> {
+        let table = match self.take(key) {
+            None => return Ok(Vec::new()),
+            Some(Setting::Table(table)) => table.given,
+            Some(_) => return Err(self.error(key, "must be a table")),
+        };
+        let read = |(name, setting): (String, Setting)| {
+            let key = format!("{key}.{name}");
+            let values = match setting {
+                Setting::List(items) => {
+                    items.into_iter().map(|item| self.template(&key, item)).collect::<Result<_, _>>()?
+                }
+                one => vec![self.template(&key, one)?],
+            };
+            Ok((name, values))
+        };
+        table.into_iter().map(read).collect()
+    }
+
+    fn template(&self, key: &str, setting: Setting) -> Result<Template, SettingsError> {
+        match setting {
+            Setting::Secret(secret) => Ok(Template::literal(secret)),
+            Setting::Value(serde_json::Value::String(text)) => {
+                Template::parse(&text).map_err(|error| self.error(key, &error.to_string()))
+            }
+            _ => Err(self.error(key, "must be a string")),
         }
     }
 
@@ -159,7 +251,7 @@ impl Settings {
         };
         let within = |error: SettingsError| SettingsError { key: format!("{key}.{}", error.key), ..error };
         let read = read(&mut table).map_err(within)?;
-        match table.given.keys().next() {
+        match table.leftovers().next() {
             None => Ok(Some(read)),
             Some(unknown) => {
                 let known: Vec<&str> = table.asked().collect();
@@ -169,9 +261,18 @@ impl Settings {
         }
     }
 
+    /// Adds everything given so far to `digest`, secrets too, so that no two settings look alike.
+    pub fn add_to(&self, digest: &mut CredentialDigest) {
+        digest.add(&self.given.len().to_le_bytes());
+        for (key, setting) in &self.given {
+            digest.add(key.as_bytes());
+            setting.add_to(digest);
+        }
+    }
+
     /// Keys that nobody took.
     pub fn leftovers(&self) -> impl Iterator<Item = &str> {
-        self.given.keys().map(String::as_str)
+        self.given.keys().filter(|key| !self.shared.contains(*key)).map(String::as_str)
     }
 
     /// Keys that some extension asked for, given or not: what a leftover may have meant to be.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::engine::{DecodePaddingMode, Engine};
@@ -119,6 +120,17 @@ impl Keyring {
         self.keys.keys().map(String::as_str)
     }
 
+    /// A key for another purpose than sealing, derived from the active one with HMAC-SHA256: the same
+    /// for the same purpose as long as that key is active.
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; KEY_LENGTH]> {
+        // `new` saw to it that the active key is there.
+        let key = self.keys.get(&self.active).map_or(&[][..], |key| key.bytes());
+        let mut derived = Zeroizing::new([0u8; KEY_LENGTH]);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), purpose.as_bytes());
+        derived.copy_from_slice(tag.as_ref());
+        derived
+    }
+
     pub(super) fn key(&self, id: &str) -> Option<&SealingKey> {
         self.keys.get(id)
     }
@@ -157,6 +169,21 @@ mod tests {
         let key = SealingKey::from_base64(&text).unwrap();
         let ring = Keyring::new("k1", BTreeMap::from([("k1".to_owned(), key)])).unwrap();
         assert_eq!(format!("{ring:?}"), r#"Keyring { active: "k1", keys: {"k1": SealingKey(***)} }"#);
+    }
+
+    #[test]
+    fn a_derived_key_depends_on_key_and_purpose_alone() {
+        let ring = |active: &str| {
+            let key = |byte: u8| SealingKey::from_base64(&Secret::new(STANDARD.encode([byte; 32]))).unwrap();
+            Keyring::new(active, BTreeMap::from([("a".to_owned(), key(1)), ("b".to_owned(), key(2))]))
+                .unwrap()
+        };
+        let derived = ring("a").derive("calls");
+        assert_eq!(derived, ring("a").derive("calls"));
+        assert_ne!(derived, ring("a").derive("other"));
+        assert_ne!(derived, ring("b").derive("calls"));
+        assert_ne!(*derived, [0; 32]);
+        assert_ne!(*derived, [1; 32]);
     }
 
     #[test]

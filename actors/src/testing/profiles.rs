@@ -11,6 +11,7 @@ use crate::profile::{ClientSource, DynamicClient, Profile, RegisteredAuth};
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::registration::authorization::AuthorizationOptions;
 use crate::registration::dynamic::DynamicRegistration;
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
 use crate::registration::settings::{Setting, Settings};
@@ -45,10 +46,13 @@ pub fn registration(profile: &str) -> ClientRegistration {
             },
             ..ProviderDetails::default()
         },
+        credential: "credential".into(),
         scopes: ScopeSet::default(),
         redirect_uri: url("https://gateway.example/callback"),
+        authorization: AuthorizationOptions::default(),
         authorize_params: Vec::new(),
         token_params: Vec::new(),
+        refresh_params: Vec::new(),
         pkce: Pkce::S256,
         id_token_signing_alg: None,
         default_token_lifetime: None,

@@ -11,7 +11,9 @@ use crate::clock::{SystemEntropy, Timestamp};
 use crate::grants::refresh_token::refresh_request;
 use crate::profile::ClientSource;
 use crate::protocol::token::RefreshToken;
+use crate::protocol::token_request::RequestFormat;
 use crate::registration::Endpoints;
+use crate::registration::quirks::Quirks;
 use crate::registration::settings::{Setting, Settings};
 use crate::testing::{Answer, ManualClock, ScriptedTransport, SentRequest, profiles};
 
@@ -37,9 +39,7 @@ static NOTHING: LazyLock<ResolvedMetadata> = LazyLock::new(|| ResolvedMetadata {
 });
 
 fn profile(client_auth: &str) -> Profile {
-    let mut registration = profiles::registration("acme");
-    registration.token_params = vec![("resource".into(), "https://api.example".into())];
-    profiles::profile(registration, "client_credentials", client_auth)
+    profiles::profile(profiles::registration("acme"), "client_credentials", client_auth)
 }
 
 fn refresh() -> TokenRequest {
@@ -49,7 +49,7 @@ fn refresh() -> TokenRequest {
 async fn failure_for(answer: impl Fn(&SentRequest) -> Answer + Send + Sync + 'static) -> Failure {
     let transport = ScriptedTransport::new(answer);
     let outcome = endpoint_over(&transport)
-        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh(), &[])
         .await;
     assert_eq!(transport.count(), 1, "nothing is tried again here");
     outcome.expect_err("a failure")
@@ -61,8 +61,10 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
         Answer::json(200, json!({"access_token": "new", "token_type": "bearer", "expires_in": 60}))
     });
     let endpoint = endpoint_over(&transport);
+    let resource = [("resource", "https://api.example"), ("resource", "https://other.example")];
+    let further = resource.map(|(name, value)| (name.to_owned(), Secret::from(value)));
     let response = endpoint
-        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh())
+        .request(to(&profile("client_secret_basic"), &profiles::url(TOKEN)), refresh(), &further)
         .await
         .unwrap();
     assert_eq!(response.access_token.expose(), "new");
@@ -81,12 +83,11 @@ async fn a_request_carries_grant_parameters_and_proof_within_its_limits() {
 #[tokio::test(start_paused = true)]
 async fn configured_parameters_override_neither_grant_nor_client() {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
-    let mut profile = profile("none");
-    profile.registration.token_params =
-        ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
-            .map(|name| (name.to_owned(), "evil".to_owned()))
-            .to_vec();
-    endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    let profile = profile("none");
+    let further = ["grant_type", "refresh_token", "client_id", "client_secret", "client_assertion"]
+        .map(|name| (name.to_owned(), Secret::from("evil")));
+    let endpoint = endpoint_over(&transport);
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &further).await.unwrap();
     assert_eq!(
         transport.sent()[0].body,
         "grant_type=refresh_token&refresh_token=old-refresh-token&client_id=client"
@@ -196,7 +197,7 @@ async fn no_secret_goes_to_an_endpoint_without_tls() {
     let endpoint = endpoint_over(&transport);
     let profile = profile("client_secret_post");
     for url in ["http://as.example/token", "https://user@as.example/token"] {
-        let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh()).await.unwrap_err();
+        let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh(), &[]).await.unwrap_err();
         assert_eq!(failure.class, FailureClass::ClientMisconfigured);
         assert!(endpoint.revoke(to(&profile, &profiles::url(url)), "t", "refresh_token").await.is_err());
     }
@@ -254,9 +255,9 @@ async fn a_refused_secret_gives_way_to_the_next() {
         ..profile("none")
     };
     let endpoint = endpoint_over(&transport);
-    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await.unwrap();
     assert_eq!(transport.count(), 3);
-    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh()).await.unwrap();
+    endpoint.request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await.unwrap();
     assert_eq!(transport.count(), 4);
 }
 
@@ -272,7 +273,86 @@ async fn a_refused_request_is_not_sent_again_with_the_next_secret() {
         client: ClientSource::given("client", (method.build)(&mut settings).unwrap()),
         ..profile("none")
     };
-    let outcome = endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh()).await;
+    let outcome =
+        endpoint_over(&transport).request(to(&profile, &profiles::url(TOKEN)), refresh(), &[]).await;
     assert_eq!(outcome.unwrap_err().class, FailureClass::GrantDead);
     assert_eq!(transport.count(), 1);
+}
+
+fn resource() -> [(String, Secret); 1] {
+    [("resource".to_owned(), "https://api.example".into())]
+}
+
+fn quirky(client_auth: &str, quirks: Quirks) -> Profile {
+    let mut profile = profile(client_auth);
+    profile.registration.provider.quirks = Arc::new(quirks);
+    profile
+}
+
+async fn sent_by(profile: &Profile, request: TokenRequest) -> SentRequest {
+    let transport = ScriptedTransport::new(|_| Answer::json(200, json!({"access_token": "new"})));
+    endpoint_over(&transport)
+        .request(to(profile, &profiles::url(TOKEN)), request, &resource())
+        .await
+        .unwrap();
+    transport.sent().remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_written_as_its_server_wants_it() {
+    let header = http::HeaderName::from_static("notion-version");
+    let quirks = Quirks {
+        scope_separator: Some(','),
+        scope_parameter: Some("scopes".into()),
+        token_request_format: RequestFormat::Json,
+        token_request_headers: HeaderMap::from_iter([
+            (header.clone(), HeaderValue::from_static("2022-06-28")),
+            (ACCEPT, HeaderValue::from_static("text/json")),
+        ]),
+        client_id_parameter: Some("client_key".into()),
+        client_secret_parameter: Some("key_secret".into()),
+        ..Quirks::default()
+    };
+    let mut request = TokenRequest::new("client_credentials");
+    request.param("scope", "a b c");
+    let sent = sent_by(&quirky("client_secret_post", quirks), request).await;
+    let body: serde_json::Value = serde_json::from_slice(&sent.body).unwrap();
+    let expected = json!({
+        "grant_type": "client_credentials", "scopes": "a,b,c", "resource": "https://api.example",
+        "client_key": "client", "key_secret": "client-secret",
+    });
+    assert_eq!(body, expected);
+    assert_eq!(sent.headers[CONTENT_TYPE], "application/json");
+    assert_eq!(sent.headers[ACCEPT], "text/json");
+    assert_eq!(sent.headers[header], "2022-06-28");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_token_requests_are_written_so() {
+    let transport = ScriptedTransport::new(|_| Answer::json(200, json!({})));
+    let quirks = Quirks { token_request_format: RequestFormat::Json, ..Quirks::default() };
+    let profile = quirky("none", quirks);
+    endpoint_over(&transport).revoke(to(&profile, &profiles::url(TOKEN)), "t", "access_token").await.unwrap();
+    assert_eq!(transport.sent()[0].body, "token=t&token_type_hint=access_token&client_id=client");
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_in_the_query_are_in_no_error() {
+    let quirks = Quirks { client_secret_parameter: Some("secret".into()), ..Quirks::default() };
+    let profile = quirky("client_secret_query", quirks);
+    let sent = sent_by(&profile, TokenRequest::new("client_credentials")).await;
+    assert_eq!(sent.url.query(), Some("client_id=client&secret=client-secret"));
+    assert_eq!(sent.body, "grant_type=client_credentials&resource=https%3A%2F%2Fapi.example");
+
+    let parrot = ScriptedTransport::new(|sent: &SentRequest| {
+        let words = format!("cannot serve {}", sent.url);
+        Answer::json(400, json!({"error": "own_code", "error_description": words}))
+    });
+    let endpoint = profiles::url("https://as.example/token?tenant=a%20b");
+    let failure = endpoint_over(&parrot)
+        .request(to(&profile, &endpoint), TokenRequest::new("client_credentials"), &[])
+        .await
+        .unwrap_err();
+    assert_eq!(parrot.sent()[0].url.query(), Some("tenant=a%20b&client_id=client&secret=client-secret"));
+    assert!(!failure.detail.contains("client-secret"), "{}", failure.detail);
 }

@@ -16,6 +16,7 @@ use crate::clock::{SystemClock, SystemEntropy, Timestamp};
 use crate::connection::{ConnectionRecord, Held, InFlight, OriginSet, Reason};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::token::{AccessToken, Expiry, RefreshToken, TokenSet, TokenType};
 use crate::store::keyring::{Keyring, SealingKey};
@@ -97,12 +98,14 @@ fn record(token: &str) -> ConnectionRecord {
         created_at: at,
         origins: OriginSet::new(["https://api.example:443".to_owned(), "https://b.example:443".to_owned()]),
         issued_by: "https://as.example".to_owned(),
+        obtained_with: String::new(),
         held: Held::Tokens(Box::new(TokenSet {
             access_token: AccessToken::new(token).unwrap(),
             token_type: TokenType::Bearer,
             obtained_at: at,
             expiry: Expiry::Stated { at: at.after(Duration::from_secs(60)) },
             refresh_token: Some(RefreshToken::new("a\\\"refresh").unwrap()),
+            requested_scope: None,
             scope: None,
             identity: None,
             extra: BTreeMap::from([("instance_url".to_owned(), Value::from("https://x"))]),
@@ -116,6 +119,8 @@ fn record(token: &str) -> ConnectionRecord {
         }),
         learned_lifetime: Some(60_000),
         unchecked_id_token: None,
+        moving_to: None,
+        moved_by: None,
     }
 }
 
@@ -130,7 +135,8 @@ fn flow(state: &str, expires_at: u64) -> FlowRecord {
         code_verifier: Some(Secret::new("verifier")),
         nonce: None,
         issuer: Some("https://id.example".into()),
-        iss_announced: true,
+        scopes: ScopeSet::default(),
+        iss_required: true,
         redirect_uri: "http://127.0.0.1:8081/callback".into(),
         browser: StateHash::of("browser"),
         return_to: None,
@@ -141,6 +147,7 @@ fn flow(state: &str, expires_at: u64) -> FlowRecord {
 
 fn link(token: &str, expires_at: u64) -> ConnectSession {
     ConnectSession {
+        scopes: ScopeSet::default(),
         token: StateHash::of(token),
         connection: id("p", "alice"),
         return_to: Some("/home".into()),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::token::{IdentityClaims, TokenSet};
 use serde_json::{Value, json};
 

@@ -10,13 +10,17 @@
 )]
 
 mod binding;
+mod calls;
 mod failures;
 mod identity;
 mod introspection;
+mod pushed;
 mod registration;
 mod rejection;
+mod rekey;
 mod replicas;
 mod revoke_all;
 mod saving;
+mod scopes;
 mod single_flight;
 mod world;

@@ -205,13 +205,14 @@ fn connect_links_asked_for_in_a_loop_cost_few_writes_and_the_newest_works() {
         let before = world.faults.commits();
         let mut newest = None;
         for _ in 0..1000 {
-            newest = Some(gateway.create_connect_link(alice(), None).await.unwrap().token);
+            newest =
+                Some(gateway.create_connect_link(alice(), None, ScopeSet::default()).await.unwrap().token);
         }
         assert!(world.faults.commits() - before <= 10, "{} writes", world.faults.commits() - before);
         let newest = newest.unwrap();
         assert!(gateway.open_connect_link(newest.clone(), None).await.is_ok());
         assert!(gateway.open_connect_link(newest, None).await.is_err(), "once");
-        let next = gateway.create_connect_link(alice(), None).await.unwrap().token;
+        let next = gateway.create_connect_link(alice(), None, ScopeSet::default()).await.unwrap().token;
         assert!(gateway.open_connect_link(next, None).await.is_ok());
     });
 }

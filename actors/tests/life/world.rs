@@ -13,6 +13,7 @@ pub use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::gateway::GatewayParts;
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+pub use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
 pub use claviger_actors::protocol::template::CallContext;
 use claviger_actors::protocol::token::{AccessToken, Expiry, RefreshToken, TokenSet, TokenType};
@@ -134,6 +135,11 @@ impl Server {
         match request.url.path() {
             "/token" => {}
             "/revoke" => return Answer::json(200, "{}"),
+            "/par" => {
+                let planned = state.planned.pop_front();
+                let pushed = json!({ "request_uri": "urn:example:pushed", "expires_in": 60 });
+                return planned.unwrap_or_else(|| Answer::json(201, pushed));
+            }
             path => {
                 return match state.documents.get(path) {
                     Some(document) => Answer::json(200, document),
@@ -190,6 +196,11 @@ impl World {
         ])
     }
 
+    /// With the profile `exchange`, which exchanges callers' tokens.
+    pub fn exchange() -> Self {
+        Self::of(vec![profile(registration("exchange"), "token_exchange", "client_secret_basic")])
+    }
+
     fn of(profiles: Vec<Profile>) -> Self {
         let server = Server::new();
         let scripted = server.clone();
@@ -243,6 +254,7 @@ impl World {
             obtained_at: now,
             expiry: Expiry::Stated { at: now.after(Duration::from_secs(seconds)) },
             refresh_token: Some(RefreshToken::new("refresh-0").unwrap()),
+            requested_scope: None,
             scope: None,
             identity: None,
             extra: BTreeMap::new(),
@@ -271,6 +283,16 @@ pub fn alice() -> ConnectionId {
 
 pub async fn call(gateway: &GatewayHandle, id: &ConnectionId) -> Result<Arc<Connection>, TokenError> {
     gateway.access_token(id, Arc::from(ORIGIN), None, CallContext::none(), Duration::from_secs(30)).await
+}
+
+/// As `call`, on a route that needs `scopes`.
+pub async fn call_for(
+    gateway: &GatewayHandle,
+    id: &ConnectionId,
+    scopes: &str,
+) -> Result<Arc<Connection>, TokenError> {
+    let call = CallContext { scopes: ScopeSet::parse(scopes).unwrap(), ..CallContext::default() };
+    gateway.access_token(id, Arc::from(ORIGIN), None, Arc::new(call), Duration::from_secs(30)).await
 }
 
 /// As `call`, after an upstream refused the token of `refused`.

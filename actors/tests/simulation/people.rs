@@ -5,8 +5,10 @@ use std::time::Duration;
 use claviger_actors::flow::error::FlowError;
 use claviger_actors::flow::messages::AuthorizationRedirect;
 use claviger_actors::gateway::GatewayHandle;
-use claviger_actors::protocol::authorization_response::AuthorizationResponse;
+use claviger_actors::protocol::authorization_response::{AuthorizationResponse, FurtherParams};
+use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::protocol::template::CallContext;
 
 use crate::driver::{Shared, Who, fault, name, teller};
 use crate::rng::Rng;
@@ -20,7 +22,7 @@ pub fn spawn_consent(world: &mut World, story: &Shared, gateway: &GatewayHandle,
     let begun_at = story.borrow_mut().doubt(who);
     tokio::task::spawn_local(async move {
         let begun = match rng.below(2) {
-            0 => gateway.begin_authorization(connection_id(who), None, None).await,
+            0 => gateway.begin_authorization(connection_id(who), None, None, CallContext::none()).await,
             _ => by_link(&gateway, &story, who, &mut rng).await,
         };
         let redirect = match begun {
@@ -82,7 +84,7 @@ async fn by_link(
     who: Who,
     rng: &mut Rng,
 ) -> Result<AuthorizationRedirect, FlowError> {
-    let link = gateway.create_connect_link(connection_id(who), None).await?;
+    let link = gateway.create_connect_link(connection_id(who), None, ScopeSet::default()).await?;
     tokio::time::sleep(Duration::from_millis(rng.below(2000))).await;
     let (first, second) = tokio::join!(
         gateway.open_connect_link(link.token.clone(), None),
@@ -119,5 +121,6 @@ fn response(state: &str, result: Result<&str, &str>) -> AuthorizationResponse {
         state: Secret::new(state),
         iss: None,
         result: result.map(Secret::new).map_err(str::to_owned),
+        further: FurtherParams::default(),
     }
 }

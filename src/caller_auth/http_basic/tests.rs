@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use claviger_actors::protocol::identifiers::CallerId;
 
 use super::super::CallerDirectory;
+use super::super::jwt::tests::no_transport;
 use super::*;
 
 /// Cheap parameters, for the tests' sake.
@@ -18,10 +19,10 @@ fn cheap_hash(password: &str) -> Secret {
 }
 
 fn caller(name: &str, password: &str) -> ConfiguredCaller {
-    ConfiguredCaller {
-        caller: Caller { id: CallerId::new(name).unwrap(), routes: BTreeSet::new(), may_name_subject: false },
-        basic: Some(BasicCredential { username: name.to_owned(), password_hash: cheap_hash(password) }),
-    }
+    let id = CallerId::new(name).unwrap();
+    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+    let basic = BasicCredential { username: name.to_owned(), password_hash: cheap_hash(password) };
+    ConfiguredCaller { basic: Some(basic), ..ConfiguredCaller::new(caller) }
 }
 
 fn headers(values: &[&str]) -> HeaderMap {
@@ -39,11 +40,11 @@ fn basic(user_and_password: &str) -> HeaderMap {
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fn directory() -> CallerDirectory {
-    CallerDirectory::new([caller("billing", "s3cret"), caller("crm", "pa:ss wörd")])
+    CallerDirectory::new([caller("billing", "s3cret"), caller("crm", "pa:ss wörd")], &no_transport())
 }
 
 async fn who(directory: &CallerDirectory, headers: &HeaderMap) -> Result<String, CallerAuthError> {
-    directory.authenticate(headers, NOW).await.map(|caller| caller.id.to_string())
+    directory.authenticate(headers, NOW).await.map(|found| found.caller.id.to_string())
 }
 
 #[actix_web::test]
@@ -71,14 +72,17 @@ async fn everything_else_is_refused() {
     assert_eq!(who(&directory, &HeaderMap::new()).await, Err(CallerAuthError::Absent));
     let twice = headers(&["Basic YmlsbGluZzpzM2NyZXQ=", "Basic YmlsbGluZzpzM2NyZXQ="]);
     assert_eq!(who(&directory, &twice).await, Err(CallerAuthError::Ambiguous));
-    assert_eq!(who(&CallerDirectory::new([]), &basic("a:b")).await, Err(CallerAuthError::Refused));
+    assert_eq!(
+        who(&CallerDirectory::new([], &no_transport()), &basic("a:b")).await,
+        Err(CallerAuthError::Refused)
+    );
 }
 
 #[actix_web::test]
 async fn verdicts_are_kept_for_a_while_and_no_longer() {
     let (configured, request) = (caller("billing", "s3cret"), basic("billing:s3cret"));
     let shared = Arc::new(configured.caller.clone());
-    let method = build(&[(shared, configured)]).unwrap();
+    let method = build(&[(shared, configured)], &no_transport()).unwrap();
     assert!(matches!(method.recall(&request, NOW), Recalled::Unknown));
     method.verify(&request, NOW).await.unwrap();
     let later = |seconds| NOW.after(Duration::from_secs(seconds));
@@ -143,4 +147,19 @@ fn an_unknown_user_costs_as_much_as_a_known_one() {
     assert!(nobody.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
     let parsed = PasswordHash::new(nobody.expose()).unwrap();
     assert!(Argon2::default().verify_password(b"x", &parsed).is_err());
+}
+
+#[actix_web::test]
+async fn two_credentials_at_once_are_refused() {
+    use super::super::api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
+    let key = ApiKeyHash::parse(&hash_api_key(&Secret::new("key-1"))).unwrap();
+    let keyed = ConfiguredCaller { api_key: Some(key), ..caller("billing", "s3cret") };
+    let directory = CallerDirectory::new([keyed], &no_transport());
+    let mut request = basic("billing:s3cret");
+    assert_eq!(who(&directory, &request).await.as_deref(), Ok("billing"));
+    request.insert(X_API_KEY, HeaderValue::from_static("key-1"));
+    assert_eq!(who(&directory, &request).await, Err(CallerAuthError::Ambiguous));
+    request.remove(AUTHORIZATION);
+    assert_eq!(who(&directory, &request).await.as_deref(), Ok("billing"));
+    assert_eq!(directory.challenges(), [CHALLENGE], "no scheme of HTTP's brings an API key");
 }

@@ -11,7 +11,7 @@ const BAD: &[(&str, &str, &str)] = &[
         "client_secrt =",
         "profiles.books.client_secrt: unknown key; did you mean `client_secret`?",
     ),
-    ("client_secret =", "par = true #", "profiles.books.par: unknown key"),
+    ("client_secret =", "wizardry = true #", "profiles.books.wizardry: unknown key"),
     (
         "client_secret =",
         "signing_key = { file = \"none\" }\nclient_secret =",
@@ -225,8 +225,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "profile = \"books\"",
-        "profile = \"books\"\nsubject = \"jwt\"",
-        "routes.books.subject: `jwt` is no source of a subject; known: caller, header, shared",
+        "profile = \"books\"\nsubject = \"cookie\"",
+        "routes.books.subject: `cookie` is no source of a subject; known: caller, header, jwt, shared",
     ),
     (
         "profile = \"books\"",

@@ -1,8 +1,11 @@
 //! One-time connect links.
 
+use std::collections::BTreeMap;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use claviger_actors::protocol::scope::ScopeSet;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -10,7 +13,7 @@ use super::connections::known;
 use super::{AdminState, json, logged};
 use crate::listeners::problem::{Problem, ProblemCode};
 use crate::listeners::public::connect_url;
-use crate::listeners::return_to::check_return_to;
+use crate::listeners::return_to::{check_return_to, with_entries};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,20 +21,58 @@ struct ConnectSessionRequest {
     profile: String,
     subject: String,
     return_to: Option<String>,
+    /// Scopes to ask for beyond the profile's.
+    #[serde(default)]
+    scopes: Vec<String>,
+    /// What comes back in the query of `return_to`. The provider never sees it.
+    #[serde(default)]
+    state: BTreeMap<String, String>,
 }
 
+/// What was asked for, checked.
+#[derive(Debug)]
+struct Wanted {
+    connection: ConnectionId,
+    return_to: Option<String>,
+    scopes: ScopeSet,
+}
+
+/// Most that `state` may hold, names and values together, in bytes.
+const MAX_STATE: usize = 2048;
+
+/// What the gateway itself adds to `return_to`.
+const OWN_ENTRIES: [&str; 1] = ["error"];
+
 impl ConnectSessionRequest {
-    fn checked(self) -> Result<(ConnectionId, Option<String>), String> {
+    fn checked(self) -> Result<Wanted, String> {
         let connection = ConnectionId {
             profile: ProfileId::new(&self.profile).map_err(|why| format!("profile {why}"))?,
             subject: Subject::new(&self.subject).map_err(|why| format!("subject {why}"))?,
         };
         let return_to = self.return_to.as_deref().map(check_return_to).transpose();
-        Ok((connection, return_to.map_err(|why| why.to_string())?))
+        let return_to = return_to.map_err(|why| why.to_string())?;
+        let scopes = ScopeSet::from_tokens(self.scopes).map_err(|why| why.to_string())?;
+        let return_to = match return_to {
+            Some(return_to) => Some(with_entries(&return_to, check_state(&self.state)?)),
+            None if self.state.is_empty() => None,
+            None => return Err("state comes back in the query of return_to, which is missing".to_owned()),
+        };
+        Ok(Wanted { connection, return_to, scopes })
     }
 }
 
-/// `POST /api/connect-sessions {profile, subject, return_to?}` -> `{url, expires_in}`.
+fn check_state(state: &BTreeMap<String, String>) -> Result<&BTreeMap<String, String>, String> {
+    let size: usize = state.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > MAX_STATE {
+        return Err(format!("state is larger than {MAX_STATE} bytes"));
+    }
+    match state.keys().find(|name| name.is_empty() || OWN_ENTRIES.contains(&name.as_str())) {
+        Some(name) => Err(format!("state must not have an entry {name:?}")),
+        None => Ok(state),
+    }
+}
+
+/// `POST /api/connect-sessions {profile, subject, return_to?, scopes?, state?}` -> `{url, expires_in}`.
 pub async fn create(state: web::Data<AdminState>, body: web::Payload) -> HttpResponse {
     match try_create(&state, body).await {
         Ok(response) => response,
@@ -40,14 +81,14 @@ pub async fn create(state: web::Data<AdminState>, body: web::Payload) -> HttpRes
 }
 
 async fn try_create(state: &AdminState, body: web::Payload) -> Result<HttpResponse, Box<Problem>> {
-    let (connection, return_to) = json::read::<ConnectSessionRequest>(body)
+    let Wanted { connection, return_to, scopes } = json::read::<ConnectSessionRequest>(body)
         .await?
         .checked()
         .map_err(|why| Problem::new(ProblemCode::BadRequest, why, state.request_id()))?;
     let connection = known(state, connection)?;
     let link = state
         .gateway
-        .create_connect_link(connection, return_to)
+        .create_connect_link(connection, return_to, scopes)
         .await
         .map_err(|error| Problem::from_flow_error(&error, state.request_id()))?;
     let url = connect_url(&state.public_url, &link.token);
@@ -60,13 +101,13 @@ mod tests {
 
     use super::*;
 
-    fn request(body: &str) -> Result<(ConnectionId, Option<String>), String> {
+    fn request(body: &str) -> Result<Wanted, String> {
         serde_json::from_str::<ConnectSessionRequest>(body).map_err(|e| e.to_string())?.checked()
     }
 
     #[test]
     fn return_to_is_checked_and_normalised() {
-        let (id, return_to) =
+        let Wanted { connection: id, return_to, .. } =
             request(r#"{"profile":"calendar","subject":"alice","return_to":"https://App.example"}"#).unwrap();
         assert_eq!(id.to_string(), "calendar/alice");
         assert_eq!(return_to.as_deref(), Some("https://app.example/"));
@@ -74,6 +115,28 @@ mod tests {
             let body = format!(r#"{{"profile":"calendar","subject":"alice","return_to":"{bad}"}}"#);
             assert!(request(&body).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn state_comes_back_in_the_query_of_return_to() {
+        let body = |rest: &str| format!(r#"{{"profile":"calendar","subject":"alice"{rest}}}"#);
+        let wanted = request(&body(
+            r#","return_to":"https://app.example/x?a=b#c","state":{"cart":"1&2=3","é":"\n"},"scopes":["mail"]"#,
+        ));
+        let wanted = wanted.unwrap();
+        let back = "https://app.example/x?a=b&cart=1%262%3D3&%C3%A9=%0A#c";
+        assert_eq!(wanted.return_to.as_deref(), Some(back));
+        assert_eq!(wanted.scopes.to_string(), "mail");
+
+        assert!(request(&body(r#","state":{"a":"b"}"#)).unwrap_err().contains("return_to"));
+        let to = r#","return_to":"https://app.example/""#;
+        for bad in [r#"{"error":"x"}"#, r#"{"":"x"}"#, r#"{"a":1}"#, r#"{"a":{"b":"c"}}"#, "[]"] {
+            assert!(request(&body(&format!(r#"{to},"state":{bad}"#))).is_err(), "{bad}");
+        }
+        let long = "x".repeat(MAX_STATE);
+        assert!(request(&body(&format!(r#"{to},"state":{{"a":"{long}"}}"#))).is_err());
+        assert!(request(&body(&format!(r#"{to},"state":{{"a":"{}"}}"#, &long[1..]))).is_ok());
+        assert!(request(&body(r#","scopes":["a b"]"#)).is_err());
     }
 
     #[test]

@@ -152,10 +152,17 @@ fn named_connection(path: &str) -> Result<ConnectionId, String> {
 
 /// Why an operator's wish about a connection was not granted.
 pub(super) fn token_problem(state: &AdminState, error: &TokenError) -> HttpResponse {
-    let problem = Problem::from_token_error(error, state.request_id());
+    let mut problem = Problem::from_token_error(error, state.request_id());
     // The operator is allowed; the connection is in no state for it.
-    let conflict = matches!(error, TokenError::AuthorizationRequired { .. });
-    logged(if conflict { problem.status(StatusCode::CONFLICT) } else { problem })
+    if let TokenError::AuthorizationRequired { .. } | TokenError::CallIncomplete { .. } = error {
+        problem = problem.status(StatusCode::CONFLICT);
+    }
+    if let TokenError::CallIncomplete { .. } = error {
+        problem
+            .detail
+            .push_str("; only a call brings it along, and the next one that does has it obtained anew");
+    }
+    logged(problem)
 }
 
 pub(super) fn never_made(state: &AdminState, id: &ConnectionId) -> HttpResponse {

@@ -12,6 +12,7 @@ pub mod import;
 pub mod json;
 pub mod lifecycle;
 pub mod overview;
+pub mod people;
 
 use std::net::SocketAddr;
 
@@ -104,6 +105,14 @@ fn guarded() -> impl HttpServiceFactory {
         .service(
             resource("/api/connections/{profile}/{subject}/introspect", "POST")
                 .route(web::post().to(lifecycle::introspect)),
+        )
+        .service(
+            resource("/api/connections/{profile}/{subject}/userinfo", "GET")
+                .route(web::get().to(people::userinfo)),
+        )
+        .service(
+            resource("/api/connections/{profile}/{subject}/rekey", "POST")
+                .route(web::post().to(people::rekey)),
         )
         .service(resource("/api/connect-sessions", "POST").route(web::post().to(connect_sessions::create)))
         .default_service(web::to(not_found))

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use claviger_actors::profile::Profile;
-use claviger_actors::proxy::route::{Route, SubjectSource};
+use claviger_actors::proxy::route::Route;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::json;
@@ -49,10 +49,11 @@ struct RouteView<'a> {
     path: &'a str,
     upstream: String,
     profile: &'a str,
-    subject: &'static str,
+    subject: &'a str,
     methods: Option<Vec<&'a str>>,
     timeout: String,
     max_body: Option<u64>,
+    scopes: Vec<&'a str>,
 }
 
 impl<'a> RouteView<'a> {
@@ -62,14 +63,11 @@ impl<'a> RouteView<'a> {
             path: if route.path.is_empty() { "/" } else { &route.path },
             upstream: format!("{}{}", route.origin.serialized, route.upstream_path),
             profile: route.profile.as_str(),
-            subject: match route.subject {
-                SubjectSource::Caller => "caller",
-                SubjectSource::Header => "header",
-                SubjectSource::Shared => "shared",
-            },
+            subject: route.subject.as_str(),
             methods: route.methods.as_ref().map(|all| all.iter().map(http::Method::as_str).collect()),
             timeout: humantime::format_duration(route.timeout).to_string(),
             max_body: route.max_body,
+            scopes: route.context.scopes.iter().collect(),
         }
     }
 }
@@ -98,7 +96,9 @@ mod tests {
     use std::time::Duration;
 
     use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
-    use claviger_actors::proxy::route::UpstreamOrigin;
+    use claviger_actors::protocol::scope::ScopeSet;
+    use claviger_actors::protocol::template::{CallContext, CallNeeds};
+    use claviger_actors::proxy::route::{SubjectSource, UpstreamOrigin};
 
     use super::*;
 
@@ -114,8 +114,15 @@ mod tests {
                 serialized: Arc::from("https://api.example"),
             }),
             upstream_path: "/v3".into(),
+            template: None,
             profile: ProfileId::new("google").unwrap(),
             subject: SubjectSource::Header,
+            needs: CallNeeds::default(),
+            subject_names_jwt: false,
+            context: Arc::new(CallContext {
+                scopes: ScopeSet::parse("read").unwrap(),
+                ..CallContext::default()
+            }),
             methods: Some(vec![http::Method::GET]),
             timeout: Duration::from_secs(30),
             max_body: None,
@@ -123,6 +130,7 @@ mod tests {
         let expected = json!({
             "name": "calendar", "path": "/", "upstream": "https://api.example/v3", "profile": "google",
             "subject": "header", "methods": ["GET"], "timeout": "30s", "max_body": null,
+            "scopes": ["read"],
         });
         assert_eq!(serde_json::to_value(RouteView::of(&route)).unwrap(), expected);
     }

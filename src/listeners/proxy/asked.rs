@@ -16,6 +16,7 @@ use crate::caller_auth::CallerAuthError;
 use crate::listeners::problem::{Problem, ProblemCode};
 
 const CLAVIGER_SUBJECT: HeaderName = HeaderName::from_static("claviger-subject");
+const CLAVIGER_ASSERTION: HeaderName = HeaderName::from_static("claviger-assertion");
 
 /// A request whose form is in order.
 pub(super) struct Asked<'a> {
@@ -103,6 +104,11 @@ impl<'a> Asked<'a> {
         self.head.headers.get_all(CLAVIGER_SUBJECT).map(|value| value.as_bytes())
     }
 
+    /// All values of `Claviger-Assertion`.
+    pub(super) fn assertions(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.head.headers.get_all(CLAVIGER_ASSERTION).map(|value| value.as_bytes())
+    }
+
     /// Whether the server must not announce chunks in the answer: an HTTP/1.0 caller does not know
     /// them, and the server library sends none after an `Upgrade`.
     pub(super) fn takes_no_chunks(&self) -> bool {
@@ -112,11 +118,11 @@ impl<'a> Asked<'a> {
     pub(super) fn unauthenticated(
         &self,
         error: CallerAuthError,
-        challenge: &'static str,
+        challenges: &[&'static str],
         id: &RequestId,
     ) -> HttpResponse {
         tracing::debug!(request_id = id.as_str(), peer = ?self.peer(), %error, "caller refused");
-        Problem::from_caller_auth_error(error, challenge, id).response()
+        Problem::from_caller_auth_error(error, challenges, id).response()
     }
 }
 

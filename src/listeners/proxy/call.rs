@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use claviger_actors::protocol::identifiers::{ConnectionId, Subject};
+use claviger_actors::protocol::identifiers::ConnectionId;
 use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::headers::RequestLength;
-use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource};
+use claviger_actors::proxy::route::{Route, RoutingTable};
 
 use super::Desk;
 use super::asked::Asked;
 use super::gateway::ProxyGateway;
+use super::gather::gather;
 use super::request_id::RequestId;
-use crate::caller_auth::Caller;
+use crate::caller_auth::AuthenticatedCaller;
 use crate::listeners::problem::{Problem, ProblemCode};
 
 /// A request that may be served.
@@ -29,7 +30,7 @@ pub(super) struct Call {
 pub(super) fn admit<G: ProxyGateway>(
     desk: &Desk<G>,
     asked: &Asked<'_>,
-    caller: &Caller,
+    caller: &AuthenticatedCaller,
     routes: &RoutingTable,
     id: &RequestId,
 ) -> Result<Call, Box<Problem>> {
@@ -37,10 +38,10 @@ pub(super) fn admit<G: ProxyGateway>(
         return Err(refused(ProblemCode::RouteNotFound, "no route has this path", id));
     };
     let forbidden = |what: &str| {
-        let detail = format!("caller {} {what} route {}", caller.id, route.id);
+        let detail = format!("caller {} {what} route {}", caller.caller.id, route.id);
         refused(ProblemCode::RouteForbidden, detail, id)
     };
-    if !caller.routes.contains(&route.id) {
+    if !caller.caller.routes.contains(&route.id) {
         return Err(forbidden("may not use"));
     }
     if let Some(methods) = &route.methods
@@ -48,16 +49,11 @@ pub(super) fn admit<G: ProxyGateway>(
     {
         return Err(forbidden("may not use this method on"));
     }
-    let subject = match route.subject {
-        SubjectSource::Caller => Subject::from(&caller.id),
-        SubjectSource::Shared => desk.shared_subject.clone(),
-        SubjectSource::Header if !caller.may_name_subject => {
-            return Err(forbidden("may not name a subject, as is needed for"));
-        }
-        SubjectSource::Header => {
-            named_subject(asked).map_err(|detail| refused(ProblemCode::SubjectRequired, detail, id))?
-        }
-    };
+    if route.takes_callers_word() && !caller.caller.may_name_subject {
+        return Err(forbidden("may not name a subject, as is needed for"));
+    }
+    let (subject, context) = gather(desk, asked, caller, route)
+        .map_err(|detail| refused(ProblemCode::SubjectRequired, detail, id))?;
     if let (RequestLength::Exact(length), Some(max)) = (asked.length, route.max_body)
         && length > max
     {
@@ -65,18 +61,7 @@ pub(super) fn admit<G: ProxyGateway>(
         return Err(refused(ProblemCode::BodyTooLarge, detail, id));
     }
     let id = ConnectionId { profile: route.profile.clone(), subject };
-    Ok(Call { route: route.clone(), id, context: desk.no_context.clone(), prefix })
-}
-
-fn named_subject(asked: &Asked<'_>) -> Result<Subject, String> {
-    let mut values = asked.subjects();
-    let value = match (values.next(), values.next()) {
-        (Some(value), None) => value,
-        (None, _) => return Err("send Claviger-Subject with the name of the person it is for".into()),
-        (Some(_), Some(_)) => return Err("Claviger-Subject was sent more than once".into()),
-    };
-    let name = std::str::from_utf8(value).map_err(|_| "Claviger-Subject is not UTF-8".to_owned())?;
-    Subject::new(name).map_err(|error| format!("Claviger-Subject {error}"))
+    Ok(Call { route: route.clone(), id, context, prefix })
 }
 
 fn refused(code: ProblemCode, detail: impl Into<String>, id: &RequestId) -> Box<Problem> {

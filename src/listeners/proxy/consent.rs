@@ -56,7 +56,7 @@ async fn ask_for_consent<G: ProxyGateway>(
         let bound = desk.cookie.read(asked.headers());
         let redirect = desk
             .gateway
-            .begin_authorization(call.id.clone(), bound)
+            .begin_authorization(call.id.clone(), bound, call.context.clone())
             .await
             .map_err(|error| Problem::from_flow_error(&error, id))?;
         let cookie = desk.cookie.set(&redirect.browser, redirect.expires_in);
@@ -64,7 +64,7 @@ async fn ask_for_consent<G: ProxyGateway>(
     }
     let link = desk
         .gateway
-        .create_connect_link(call.id.clone())
+        .create_connect_link(call.id.clone(), call.context.scopes.clone())
         .await
         .map_err(|error| Problem::from_flow_error(&error, id))?;
     let url = connect_url(&desk.public_url, &link.token);

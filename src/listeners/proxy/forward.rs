@@ -1,5 +1,6 @@
 //! Sends an admitted call upstream.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,10 +14,11 @@ use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::headers::{Additions, HeaderError, RequestLength, request_headers};
 use claviger_actors::proxy::path::{PathError, append_target};
 use claviger_actors::proxy::response::UpstreamResponse;
+use claviger_actors::proxy::route::UpstreamOrigin;
 use claviger_actors::proxy::upstream::Exchange;
 use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 
 use super::answer::answer;
 use super::asked::{Asked, Refusal};
@@ -39,7 +41,6 @@ pub(super) async fn forward<G: ProxyGateway>(
 ) -> Result<HttpResponse, HttpResponse> {
     let in_flight = desk.worker.begin();
     let errand = Errand {
-        target: target(asked, call).map_err(|error| Refusal::Path(error).problem(id).response())?,
         method: Method::from_bytes(asked.method().as_str().as_bytes()).unwrap_or_default(),
         body: body(desk, asked, call, payload),
         desk,
@@ -47,14 +48,16 @@ pub(super) async fn forward<G: ProxyGateway>(
         call,
         id,
     };
-    let mut response = errand.send(&connection).await.map_err(|error| errand.failed(&error))?;
+    let place = errand.place(&connection)?;
+    let mut response = errand.send(&connection, &place).await.map_err(|error| errand.failed(&error))?;
     if response.parts.status == StatusCode::UNAUTHORIZED
         && let Some(rejected) = connection.fingerprint()
     {
         match token::obtain(desk, call, Some(rejected)).await {
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
-                response = errand.send(&renewed).await.map_err(|error| errand.failed(&error))?;
+                let place = errand.place(&renewed)?;
+                response = errand.send(&renewed, &place).await.map_err(|error| errand.failed(&error))?;
                 match response.parts.status {
                     StatusCode::UNAUTHORIZED => renewed.was_refused(),
                     _ => renewed.was_taken(),
@@ -71,9 +74,15 @@ pub(super) async fn forward<G: ProxyGateway>(
         connection.was_taken();
     }
     answer(desk, asked, response, in_flight).map_err(|_| {
-        let origin = call.route.origin.serialized.clone();
+        let origin = place.origin.serialized.clone();
         errand.failed(&UpstreamError::Malformed { origin, what: "it has a header that cannot be passed on" })
     })
+}
+
+/// Where a call goes with one connection's token.
+struct Place {
+    origin: Arc<UpstreamOrigin>,
+    target: PathAndQuery,
 }
 
 struct Errand<'a, G: ProxyGateway> {
@@ -81,35 +90,54 @@ struct Errand<'a, G: ProxyGateway> {
     asked: &'a Asked<'a>,
     call: &'a Call,
     id: &'a RequestId,
-    target: PathAndQuery,
     method: Method,
     body: BodySource,
 }
 
 impl<G: ProxyGateway> Errand<'_, G> {
-    async fn send(&self, connection: &Connection) -> Result<UpstreamResponse, UpstreamError> {
+    /// The route's upstream, or the one that the connection's token answer named.
+    fn place(&self, connection: &Connection) -> Result<Place, HttpResponse> {
+        let route = &self.call.route;
+        let target = |prefix: &str| {
+            target(self.asked, self.call, prefix)
+                .map_err(|error| Refusal::Path(error).problem(self.id).response())
+        };
+        let Some(template) = &route.template else {
+            return Ok(Place { origin: route.origin.clone(), target: target(&route.upstream_path)? });
+        };
+        let members = connection.state.tokens().map(|tokens| &tokens.extra);
+        let resolved = template
+            .resolve(members.unwrap_or(&BTreeMap::new()))
+            .map_err(|error| self.failed(&UpstreamError::Unresolved(error)))?;
+        Ok(Place { origin: resolved.origin.clone(), target: target(&resolved.path)? })
+    }
+
+    async fn send(&self, connection: &Connection, place: &Place) -> Result<UpstreamResponse, UpstreamError> {
         // A token that ended this very moment is sent no more; the upstream would refuse it.
         let Some(authorization) = connection.authorization(self.desk.gateway.now()) else {
             return Err(UpstreamError::TokenEnded);
         };
         let route = &self.call.route;
         let exchange = Exchange {
-            origin: &route.origin,
+            origin: &place.origin,
             body: &self.body,
             idempotent: self.method.is_idempotent(),
             timeout: route.timeout,
-            make: &|body| self.request(authorization, body),
+            make: &|body| self.request(place, connection.token_header(), authorization, body),
         };
         self.desk.worker.pool().send(&exchange).await
     }
 
     fn request(
         &self,
+        place: &Place,
+        token_header: &HeaderName,
         authorization: &HeaderValue,
         body: RequestBody,
     ) -> Result<Request<RequestBody>, HeaderError> {
         let added = Additions {
-            upstream_host: host_header(&self.call.route.origin),
+            upstream_host: host_header(&place.origin),
+            token_header,
             authorization,
             peer: self.asked.peer(),
             host: self.asked.host.as_bytes(),
@@ -122,7 +150,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
         let headers = request_headers(incoming, &added, &mut BytesMut::new())?;
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.target.clone());
+        *request.uri_mut() = Uri::from(place.target.clone());
         *request.headers_mut() = headers;
         Ok(request)
     }
@@ -137,11 +165,11 @@ impl<G: ProxyGateway> Errand<'_, G> {
     }
 }
 
-fn target(asked: &Asked<'_>, call: &Call) -> Result<PathAndQuery, PathError> {
+fn target(asked: &Asked<'_>, call: &Call, prefix: &str) -> Result<PathAndQuery, PathError> {
     let rest = asked.path.get(call.prefix..).unwrap_or_default();
     let query = asked.query.map_or(0, str::len);
-    let mut target = BytesMut::with_capacity(call.route.upstream_path.len() + rest.len() + query + 2);
-    append_target(&mut target, &call.route.upstream_path, rest, asked.query)?;
+    let mut target = BytesMut::with_capacity(prefix.len() + rest.len() + query + 2);
+    append_target(&mut target, prefix, rest, asked.query)?;
     PathAndQuery::from_maybe_shared(target.freeze()).map_err(|_| PathError::NotEncoded)
 }
 

@@ -8,6 +8,7 @@ use claviger_actors::flow::error::FlowError;
 use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::identifiers::ConnectionId;
+use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::actor::TokenSource;
@@ -39,14 +40,19 @@ pub trait ProxyGateway: Clone + Send + Sync + 'static {
     /// Has a token that is in use refreshed before it ends; never waits.
     fn refresh_ahead(&self, id: &ConnectionId, call: &Arc<CallContext>);
 
-    /// Makes a one-time connect link.
-    fn create_connect_link(&self, id: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>>;
+    /// Makes a one-time connect link that asks for `scopes` beyond the profile's.
+    fn create_connect_link(
+        &self,
+        id: ConnectionId,
+        scopes: ScopeSet,
+    ) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>>;
 
-    /// Starts a flow for the browser that asks.
+    /// Starts a flow for the browser that asks; `call` is what it brings along.
     fn begin_authorization(
         &self,
         id: ConnectionId,
         browser: Option<Secret>,
+        call: Arc<CallContext>,
     ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>>;
 }
 
@@ -79,15 +85,20 @@ impl ProxyGateway for GatewayHandle {
         self.refresh_ahead(id, call);
     }
 
-    fn create_connect_link(&self, id: ConnectionId) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
-        Box::pin(self.create_connect_link(id, None))
+    fn create_connect_link(
+        &self,
+        id: ConnectionId,
+        scopes: ScopeSet,
+    ) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
+        Box::pin(self.create_connect_link(id, None, scopes))
     }
 
     fn begin_authorization(
         &self,
         id: ConnectionId,
         browser: Option<Secret>,
+        call: Arc<CallContext>,
     ) -> LocalBoxFuture<'_, Result<AuthorizationRedirect, FlowError>> {
-        Box::pin(self.begin_authorization(id, None, browser))
+        Box::pin(self.begin_authorization(id, None, browser, call))
     }
 }

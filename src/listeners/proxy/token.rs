@@ -48,7 +48,8 @@ pub(super) fn at_hand<G: ProxyGateway>(
     now: Timestamp,
 ) -> Option<Arc<Connection>> {
     let connection = desk.gateway.connections().get(&call.id)?;
-    if !connection.origins.allows(&call.route.origin.serialized) {
+    let covered = connection.covers(&call.context.scopes);
+    if !covered || !connection.origins.allows(&call.route.origin.serialized) {
         return None;
     }
     match connection.freshness(now) {

@@ -5,6 +5,7 @@ use actix_web::http::header::HeaderName;
 use actix_web::{App, test as server};
 use claviger_actors::connection::Reason;
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::store::StoreError;
 
 use super::*;
@@ -188,7 +189,10 @@ mod with_engine {
     }
 
     async fn link(gateway: &GatewayHandle, return_to: Option<&str>) -> String {
-        let link = gateway.create_connect_link(alice(), return_to.map(str::to_owned)).await.unwrap();
+        let link = gateway
+            .create_connect_link(alice(), return_to.map(str::to_owned), ScopeSet::default())
+            .await
+            .unwrap();
         format!("/connect/{}", link.token.expose())
     }
 

@@ -1,6 +1,9 @@
 // panva's oidc-provider, a certified server that we did not write, under the control of one test.
 //
-// argv[2] is JSON: { port, clients, scopes, accessTokenSeconds, rotate, omitIss, omitExpiresIn, features, options, tls }:
+// argv[2] is JSON: { port, clients, scopes, accessTokenSeconds, rotate, omitIss, omitExpiresIn, resources,
+// detailTypes, features, options, tls }:
+// `resources` are the APIs it issues tokens for (RFC 8707), `detailTypes` the types of authorization_details
+// it knows (RFC 9396).
 // `features` and `options` are merged into the server's own configuration; `tls` is { cert, key, ca }, paths
 // of PEM files, and makes it an https server that asks for client certificates.
 // Prints "listening PORT" when ready and exits when its standard input closes, so that it never
@@ -10,6 +13,7 @@
 //   GET  /test/clients         clients that registered themselves and live, with all their metadata
 //   POST /test/forget-clients  forgets them
 //   GET  /test/token?value=T   whether an access token is live, and whose it is
+//   GET  /test/asked           the parameters of every authorization request, pushed ones too, as understood
 //   GET  /test/grants          grants that live
 //   POST /test/revoke          revokes every grant, as a person does in their account settings
 //   POST /test/lifetime        { seconds } of the access tokens issued from now on
@@ -18,11 +22,12 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { generateKeyPairSync } from 'node:crypto';
-import { Provider } from 'oidc-provider';
+import { Provider, errors } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
 const issuer = `${config.tls ? 'https' : 'http'}://127.0.0.1:${config.port}`;
-const counts = { total: 0, injected: 0, revocation: 0, introspection: 0, registration: 0 };
+const counts = { total: 0, injected: 0, revocation: 0, introspection: 0, registration: 0, pushed: 0 };
+const asked = [];
 const registered = new Map();
 const grants = new Map();
 let failure = { times: 0 };
@@ -31,6 +36,30 @@ let accessTokenSeconds = config.accessTokenSeconds ?? 3600;
 const jwk = (type, options, extra) => ({
   ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }), use: 'sig', ...extra,
 });
+
+// What these features need of us is functions.
+const further = {};
+if (config.resources) {
+  further.resourceIndicators = {
+    enabled: true,
+    defaultResource: (_ctx, _client, oneOf) => oneOf,
+    useGrantedResource: () => true,
+    getResourceServerInfo: (_ctx, resource) => {
+      if (!config.resources.includes(resource)) throw new errors.InvalidTarget();
+      return { scope: 'openid offline_access calendar files', audience: resource, accessTokenFormat: 'opaque' };
+    },
+  };
+}
+if (config.detailTypes) {
+  const known = (_ctx, detail) => { if (!detail.type) throw new errors.InvalidAuthorizationDetails(); };
+  further.richAuthorizationRequests = {
+    enabled: true,
+    types: Object.fromEntries(config.detailTypes.map((type) => [type, { validate: known }])),
+    authorizationDetailsForGrantSource: (ctx) => ctx.oidc.grant.rar ?? JSON.parse(ctx.oidc.params.authorization_details ?? '[]'),
+    authorizationDetailsForAccessToken: (_ctx, _token, source) => source?.rar,
+    authorizationDetailsForIntrospection: (_ctx, token) => token.rar,
+  };
+}
 
 const provider = new Provider(issuer, {
   clients: config.clients,
@@ -47,8 +76,11 @@ const provider = new Provider(issuer, {
     clientCredentials: { enabled: true },
     introspection: { enabled: true },
     revocation: { enabled: true },
+    ...further,
     ...config.features,
   },
+  // Without its guard against addresses like 127.0.0.1, where the clients' key sets are here.
+  fetch: (url, { dispatcher: _guard, ...options }) => fetch(url, options),
   rotateRefreshToken: config.rotate ?? true,
   issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
   ttl: {
@@ -74,10 +106,16 @@ provider.on('registration_create.success', (_ctx, client) => {
 provider.on('registration_delete.success', (_ctx, client) => registered.delete(client.clientId));
 provider.on('server_error', (_ctx, error) => console.error(error));
 
+const plain = (params) => Object.fromEntries(Object.entries(params ?? {}).filter(([, value]) => value !== undefined));
+
 provider.use(async (ctx, next) => {
   await next();
+  if (ctx.path === '/auth') asked.push(plain(ctx.oidc?.params));
   if (ctx.method !== 'POST') return;
-  if (ctx.path === '/token') {
+  if (ctx.path === '/request') {
+    counts.pushed += 1;
+    if (ctx.status === 201) asked.push(plain(ctx.oidc.params));
+  } else if (ctx.path === '/token') {
     const grantType = ctx.oidc?.params?.grant_type ?? ctx.oidc?.body?.grant_type ?? 'unknown';
     counts[grantType] = (counts[grantType] ?? 0) + 1;
     if (config.omitExpiresIn && ctx.body) delete ctx.body.expires_in;
@@ -98,7 +136,7 @@ async function revokeGrant(id) {
 async function describeToken(value) {
   const token = await provider.AccessToken.find(value) ?? await provider.ClientCredentials.find(value);
   const live = Boolean(token) && !token.isExpired && (!token.grantId || grants.has(token.grantId));
-  return { live, account: token?.accountId, client: token?.clientId, scope: token?.scope };
+  return { live, account: token?.accountId, client: token?.clientId, scope: token?.scope, audience: token?.aud, details: token?.rar };
 }
 
 async function sideChannel(request, response, url) {
@@ -108,6 +146,7 @@ async function sideChannel(request, response, url) {
   switch (url.pathname) {
     case '/test/counts': answer = counts; break;
     case '/test/token': answer = await describeToken(url.searchParams.get('value')); break;
+    case '/test/asked': answer = asked; break;
     case '/test/grants': answer = [...grants.values()]; break;
     case '/test/clients': answer = [...registered.values()]; break;
     case '/test/forget-clients':

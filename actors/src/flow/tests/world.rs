@@ -16,10 +16,12 @@ use crate::flow::ports::{AuthorizationProvider, FlowStore};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
 use crate::grants::Redemption;
-use crate::protocol::authorization_response::AuthorizationResponse;
+use crate::protocol::authorization_request::AuthorizationParams;
+use crate::protocol::authorization_response::{AuthorizationResponse, FurtherParams};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::template::{CallContext, Template};
 use crate::provider::error::TokenError;
 use crate::provider::messages::AuthorizationTarget;
 use crate::registration::{ClientRegistration, ProviderDetails};
@@ -91,8 +93,17 @@ impl World {
         subject: &str,
         browser: Option<Secret>,
     ) -> Result<AuthorizationRedirect, FlowError> {
-        let connection = connection(profile, subject);
-        let begin = BeginAuthorization { connection, return_to: Some("/home".into()), browser };
+        self.begin_for(connection(profile, subject), browser, ScopeSet::default()).await
+    }
+
+    pub(super) async fn begin_for(
+        &self,
+        connection: ConnectionId,
+        browser: Option<Secret>,
+        scopes: ScopeSet,
+    ) -> Result<AuthorizationRedirect, FlowError> {
+        let call = Arc::new(CallContext { scopes, ..CallContext::default() });
+        let begin = BeginAuthorization { connection, return_to: Some("/home".into()), browser, call };
         self.registrar.ask(begin, DEADLINE).await?
     }
 
@@ -107,7 +118,8 @@ impl World {
 
     pub(super) async fn link(&self, subject: &str) -> Result<ConnectLink, FlowError> {
         let connection = connection("calendar", subject);
-        let create = CreateConnectLink { connection, return_to: Some("/home".into()) };
+        let create =
+            CreateConnectLink { connection, return_to: Some("/home".into()), scopes: ScopeSet::default() };
         self.registrar.ask(create, DEADLINE).await?
     }
 
@@ -126,7 +138,7 @@ impl World {
     }
 }
 
-fn connection(profile: &str, subject: &str) -> ConnectionId {
+pub(super) fn connection(profile: &str, subject: &str) -> ConnectionId {
     ConnectionId { profile: ProfileId::new(profile).unwrap(), subject: Subject::new(subject).unwrap() }
 }
 
@@ -136,11 +148,21 @@ pub(super) fn param(url: &Url, name: &str) -> String {
 }
 
 pub(super) fn code(state: &str) -> AuthorizationResponse {
-    AuthorizationResponse { state: state.into(), iss: None, result: Ok("the-code".into()) }
+    AuthorizationResponse {
+        state: state.into(),
+        iss: None,
+        result: Ok("the-code".into()),
+        further: FurtherParams::default(),
+    }
 }
 
 pub(super) fn error(state: &str, code: &str) -> AuthorizationResponse {
-    AuthorizationResponse { state: state.into(), iss: None, result: Err(code.into()) }
+    AuthorizationResponse {
+        state: state.into(),
+        iss: None,
+        result: Err(code.into()),
+        further: FurtherParams::default(),
+    }
 }
 
 pub(super) fn with_iss(response: AuthorizationResponse, iss: &str) -> AuthorizationResponse {
@@ -164,6 +186,7 @@ struct Script {
     delay: Duration,
     redeemed: Vec<Redeemed>,
     targets_asked: usize,
+    granted: ScopeSet,
 }
 
 impl ScriptedProvider {
@@ -176,7 +199,7 @@ impl ScriptedProvider {
             },
             scopes: ScopeSet::from_tokens(["openid", "calendar"]).unwrap(),
             redirect_uri: "https://gw.example/callback".parse().unwrap(),
-            authorize_params: vec![("access_type".into(), "offline".into())],
+            authorize_params: vec![("access_type".into(), Template::parse("offline").unwrap())],
             ..profiles::registration(profile)
         };
         Self { registration, needs_person, script: Mutex::default() }
@@ -184,6 +207,10 @@ impl ScriptedProvider {
 
     pub(super) fn announce_iss(&self, announced: bool) {
         self.script.lock().iss_announced = announced;
+    }
+
+    pub(super) fn grant(&self, scopes: &str) {
+        self.script.lock().granted = ScopeSet::parse(scopes).unwrap();
     }
 
     pub(super) fn fail_redemption(&self, fail: bool) {
@@ -212,14 +239,22 @@ impl AuthorizationProvider for ScriptedProvider {
         self.needs_person
     }
 
-    fn authorization_target(&self) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>> {
+    fn granted_scopes(&self, _: Subject) -> LocalBoxFuture<'static, Result<ScopeSet, TokenError>> {
+        ready(Ok(self.script.lock().granted.clone())).boxed_local()
+    }
+
+    fn authorization_url(
+        &self,
+        params: AuthorizationParams,
+    ) -> LocalBoxFuture<'static, Result<AuthorizationTarget, TokenError>> {
         let mut script = self.script.lock();
         script.targets_asked += 1;
         let target = AuthorizationTarget {
-            endpoint: "https://id.example/authorize".parse().unwrap(),
+            url: params
+                .of_client("client_id", "client")
+                .url(&"https://id.example/authorize".parse().unwrap()),
             issuer: Some("https://id.example".into()),
             iss_announced: script.iss_announced,
-            client_id: "client".into(),
         };
         async move {
             tokio::task::yield_now().await;

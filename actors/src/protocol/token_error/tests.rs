@@ -26,6 +26,7 @@ fn the_error_response_of_rfc_6749_section_5_2_is_read() {
         code: "invalid_request".into(),
         description: Some("missing \"code\"".into()),
         status: 400,
+        own: None,
     };
     assert_eq!(of_status(400, body), expected);
 }
@@ -140,7 +141,9 @@ fn secrets_that_a_server_repeats_are_left_out() {
         "error_description": format!("{} {secret}", "the refresh token is expired:".repeat(6)),
     });
     let fault = of_status(400, &body.to_string()).without([secret, "abc"]);
-    assert_eq!(fault, TokenAnswerError::Refused { code: String::new(), description: None, status: 400 });
+    let expected =
+        TokenAnswerError::Refused { code: String::new(), description: None, status: 400, own: None };
+    assert_eq!(fault, expected);
     let body = r#"{"error":"invalid_grant","error_description":"token expired"}"#;
     assert_eq!(of_status(400, body).without([secret]), of_status(400, body));
     // A known code stays, whatever was sent.
@@ -164,4 +167,52 @@ fn retry_after_is_read_as_seconds_or_date() {
         assert_eq!(of(unreadable), None, "{unreadable}");
     }
     assert_eq!(retry_after(&HeaderMap::new(), NOW), None);
+}
+
+#[test]
+fn a_refusal_is_one_whatever_its_body() {
+    for (status, body) in
+        [(403, ""), (403, "<html>forbidden</html>"), (400, "forbidden"), (403, "{}"), (404, "[]")]
+    {
+        let fault = of_status(status, body);
+        assert_eq!(fault.meaning(), Some(CodeMeaning::RequestRefused), "{status} {body}: {fault}");
+    }
+    assert_eq!(of_status(401, "").meaning(), Some(CodeMeaning::ClientRefused));
+    let form = of_status(400, "error=invalid_grant&error_description=used+up");
+    assert_eq!(form.to_string(), "refused with status 400: invalid_grant: used up");
+    assert_eq!(form.meaning(), Some(CodeMeaning::GrantDead));
+}
+
+#[test]
+fn a_servers_own_codes_mean_what_was_said() {
+    use crate::protocol::answer_format::{MemberPath, ResponseMembers};
+    let at = |path| Some(MemberPath::parse(path).unwrap());
+    let members =
+        ResponseMembers { error: at("meta.code"), error_description: at("meta.text"), ..Default::default() };
+    let meanings = std::collections::BTreeMap::from([
+        ("token_revoked".to_owned(), CodeMeaning::GrantDead),
+        ("190".to_owned(), CodeMeaning::GrantDead),
+        ("invalid_request".to_owned(), CodeMeaning::ServerUnwell),
+    ]);
+    let format =
+        AnswerFormat { members: Some(&members), error_meanings: Some(&meanings), ..AnswerFormat::default() };
+    let read = |body: &str| {
+        TokenAnswerError::of_answer(400, &HeaderMap::new(), body.as_bytes(), Timestamp::from_secs(0), format)
+    };
+    for (body, meaning) in [
+        (r#"{"error":"token_revoked"}"#, CodeMeaning::GrantDead),
+        (r#"{"meta":{"code":190}}"#, CodeMeaning::GrantDead),
+        (r#"{"error":"x","meta":{"code":"token_revoked"}}"#, CodeMeaning::GrantDead),
+        (r#"{"error":"token_revoked","meta":{"code":"other"}}"#, CodeMeaning::GrantDead),
+        (r#"{"error":"invalid_request"}"#, CodeMeaning::ServerUnwell),
+        (r#"{"error":"invalid_client"}"#, CodeMeaning::ClientRefused),
+        (r#"{"code":"token_revoked"}"#, CodeMeaning::GrantDead),
+    ] {
+        assert_eq!(read(body).meaning(), Some(meaning), "{body}");
+    }
+    let fault = read(r#"{"meta":{"code":"own","text":"in words"}}"#);
+    assert_eq!(fault.to_string(), "refused with status 400: own: in words");
+    // A known code of the server's own stays, whatever was sent.
+    let fault = read(r#"{"error":"token_revoked"}"#).without(["token_revoked"]);
+    assert_eq!(fault.meaning(), Some(CodeMeaning::GrantDead));
 }

@@ -8,7 +8,13 @@ use super::*;
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
 fn parse(body: impl ToString) -> Result<TokenResponse, TokenAnswerError> {
-    parse_token_answer(StatusCode::OK, &HeaderMap::new(), body.to_string().as_bytes(), NOW)
+    parse_token_answer(
+        StatusCode::OK,
+        &HeaderMap::new(),
+        body.to_string().as_bytes(),
+        NOW,
+        AnswerFormat::default(),
+    )
 }
 
 fn with(name: &str, value: Value) -> Result<TokenResponse, TokenAnswerError> {
@@ -188,9 +194,16 @@ fn further_members_are_kept_unless_they_are_secret_or_too_many() {
 fn a_byte_order_mark_and_any_success_status_are_tolerated() {
     let body = "\u{feff}{\"access_token\":\"a\"}";
     assert!(parse(body).is_ok());
-    let created = parse_token_answer(StatusCode::CREATED, &HeaderMap::new(), body.as_bytes(), NOW);
+    let created = parse_token_answer(
+        StatusCode::CREATED,
+        &HeaderMap::new(),
+        body.as_bytes(),
+        NOW,
+        AnswerFormat::default(),
+    );
     assert!(created.is_ok());
-    let no_content = parse_token_answer(StatusCode::NO_CONTENT, &HeaderMap::new(), b"", NOW);
+    let no_content =
+        parse_token_answer(StatusCode::NO_CONTENT, &HeaderMap::new(), b"", NOW, AnswerFormat::default());
     assert!(matches!(no_content, Err(TokenAnswerError::Malformed { .. })));
 }
 
@@ -237,7 +250,7 @@ proptest! {
         let body = &body.as_bytes()[..end];
         let status = StatusCode::from_u16(status).unwrap();
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| (0x21..=0x7e).contains(&b));
-        match parse_token_answer(status, &HeaderMap::new(), body, NOW) {
+        match parse_token_answer(status, &HeaderMap::new(), body, NOW, AnswerFormat::default()) {
             Ok(response) => {
                 prop_assert!(status.is_success());
                 prop_assert!(visible(response.access_token.expose()));
@@ -253,7 +266,62 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = parse_token_answer(StatusCode::OK, &HeaderMap::new(), &body, NOW);
-        let _ = parse_token_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), &body, NOW);
+        let _ = parse_token_answer(StatusCode::OK, &HeaderMap::new(), &body, NOW, AnswerFormat::default());
+        let _ = parse_token_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), &body, NOW, AnswerFormat::default());
     }
+}
+
+#[test]
+fn a_servers_own_form_of_answer_is_read() {
+    use crate::protocol::answer_format::{MemberPath, ResponseMembers};
+    let at = |path| Some(MemberPath::parse(path).unwrap());
+    let members = ResponseMembers {
+        access_token: at("authed_user.access_token"),
+        refresh_token: at("authed_user.refresh_token"),
+        scope: at("authed_user.scope"),
+        token_type: at("authed_user.token_type"),
+        ..ResponseMembers::default()
+    };
+    let types = ["User".to_owned()];
+    let format = AnswerFormat {
+        members: Some(&members),
+        scope_separator: Some(';'),
+        token_types: &types,
+        error_meanings: None,
+    };
+    let read = |body: Value| {
+        let body = body.to_string();
+        parse_token_answer(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), NOW, format)
+    };
+    let answer = read(json!({
+        "ok": true,
+        "access_token": "bot-token",
+        "authed_user": {
+            "id": "U1", "access_token": "user-token", "refresh_token": "r", "token_type": "user", "scope": "a;b c"
+        },
+        "team": {"id": "T1", "bot_token": "s3cr3t", "list": [{"client_secret": "s3cr3t", "n": 1}]},
+    }))
+    .unwrap();
+    assert_eq!(answer.access_token.expose(), "user-token");
+    assert_eq!(answer.refresh_token.unwrap().expose(), "r");
+    assert_eq!(answer.scope.unwrap().to_string(), "a b c");
+    let kept = json!({"ok": true, "authed_user": {"id": "U1"}, "team": {"id": "T1", "list": [{"n": 1}]}});
+    let kept: BTreeMap<_, _> = kept.as_object().unwrap().clone().into_iter().collect();
+    assert_eq!(answer.extra, kept);
+    // The answer to a refresh may be in the usual form.
+    assert_eq!(read(json!({"access_token": "plain"})).unwrap().access_token.expose(), "plain");
+    assert!(read(json!({"access_token": "plain", "token_type": "bot"})).is_err());
+}
+
+#[test]
+fn a_form_and_scopes_with_commas_are_read() {
+    let form = "access_token=gho_x&scope=repo%2Cgist&token_type=bearer&expires_in=28800";
+    let answer = parse(form).unwrap();
+    assert_eq!(answer.scope.unwrap().to_string(), "gist repo");
+    assert_eq!(answer.expires_in, Some(Duration::from_secs(28800)));
+    assert_eq!(with("scope", json!("a,b c")).unwrap().scope.unwrap().to_string(), "a,b c");
+    let fault = parse("error=bad_verification_code").unwrap_err();
+    assert_eq!(fault.meaning(), Some(super::token_error::CodeMeaning::GrantDead));
+    let printed = format!("{:?}", parse("access_token=s3 cr3t&refresh_token=s3cr3t"));
+    assert!(!printed.contains("cr3t"), "{printed}");
 }

@@ -7,6 +7,7 @@ fn forward_as(incoming: &[(&str, &str)], length: RequestLength) -> Result<Vec<St
     token.set_sensitive(true);
     let added = Additions {
         upstream_host: "api.example",
+        token_header: &header::AUTHORIZATION,
         authorization: &token,
         peer: Some("192.0.2.7".parse().unwrap()),
         host: b"gw.internal:8080",
@@ -140,6 +141,7 @@ fn the_token_stays_marked_as_sensitive() {
     token.set_sensitive(true);
     let added = Additions {
         upstream_host: "h",
+        token_header: &header::AUTHORIZATION,
         authorization: &token,
         peer: None,
         host: b"",
@@ -191,4 +193,44 @@ fn an_answer_loses_what_is_hop_by_hop_and_gains_via() {
             "www-authenticate: Bearer",
         ]
     );
+}
+
+#[test]
+fn a_token_in_a_header_of_its_own_replaces_every_spelling_of_it() {
+    let token = HeaderValue::from_static("shpat");
+    let name = HeaderName::from_static("x-shopify-access-token");
+    let added = Additions {
+        upstream_host: "h",
+        token_header: &name,
+        authorization: &token,
+        peer: None,
+        host: b"",
+        https: true,
+        request_id: "i",
+        length: RequestLength::Absent,
+    };
+    let incoming = [
+        ("authorization", "Basic callers"),
+        ("x-shopify-access-token", "forged"),
+        ("x_shopify_access_token", "forged"),
+        ("connection", "x-shopify-access-token"),
+        ("x-shopify-other", "kept"),
+    ];
+    let pairs = || incoming.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let headers = request_headers(pairs, &added, &mut BytesMut::new()).unwrap();
+    assert_eq!(headers.get_all(&name).iter().collect::<Vec<_>>(), ["shpat"]);
+    assert!(!headers.contains_key(header::AUTHORIZATION) && !headers.contains_key("x_shopify_access_token"));
+    assert_eq!(headers["x-shopify-other"], "kept");
+}
+
+#[test]
+fn only_free_headers_can_carry_a_token() {
+    for name in ["authorization", "x-api-key", "x-shopify-access-token", "private-token"] {
+        assert!(may_carry_token(name), "{name}");
+    }
+    for name in
+        ["host", "connection", "content-length", "cookie", "via", "claviger-subject", "proxy-authorization"]
+    {
+        assert!(!may_carry_token(name), "{name}");
+    }
 }

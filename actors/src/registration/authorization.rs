@@ -1,0 +1,131 @@
+//! How a profile asks a person: what goes into its authorization requests, and how they are sent.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::protocol::identifiers::Subject;
+use crate::protocol::json_template::JsonTemplate;
+use crate::protocol::template::{CallContext, Placeholder, Template, TemplateError};
+
+/// How a profile asks a person. The default is a plain request in the query.
+#[derive(Clone, Debug, Default)]
+pub struct AuthorizationOptions {
+    /// Whether requests are pushed (RFC 9126); so they are where the server requires it.
+    pub pushed: bool,
+    /// Whether `iss` must be in every response (RFC 9207), announced or not.
+    pub require_iss: bool,
+    /// How long ago the person may have logged in, in whole seconds (OpenID Connect Core section
+    /// 3.1.2.1).
+    pub max_age: Option<Duration>,
+    /// OpenID Connect Core section 3.1.2.1.
+    pub acr_values: Option<Template>,
+    /// OpenID Connect Core section 3.1.2.1.
+    pub prompt: Option<Template>,
+    /// OpenID Connect Core section 3.1.2.1.
+    pub login_hint: Option<Template>,
+    /// An object (OpenID Connect Core section 5.5).
+    pub claims: Option<JsonTemplate>,
+    /// An array of objects, each with its `type` (RFC 9396 section 2).
+    pub authorization_details: Option<JsonTemplate>,
+    /// Where the tokens will be used (RFC 8707 section 2): also sent with every token request.
+    pub resources: Vec<String>,
+}
+
+/// A profile's key wants something of a call that the call, or a connect link, does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{key}: {source}")]
+pub struct OptionsError {
+    /// The key.
+    pub key: &'static str,
+    /// What is missing.
+    pub source: TemplateError,
+}
+
+impl AuthorizationOptions {
+    /// The parameters of an authorization request for `subject`, in order.
+    ///
+    /// # Errors
+    /// A placeholder has no value.
+    pub fn params(
+        &self,
+        subject: &Subject,
+        call: &CallContext,
+    ) -> Result<Vec<(&'static str, String)>, OptionsError> {
+        let mut params = Vec::new();
+        for (key, template) in self.texts() {
+            let text = template.render(subject, call).map_err(|source| OptionsError { key, source })?;
+            params.push((key, text.expose().to_owned()));
+        }
+        params.extend(self.max_age.map(|age| ("max_age", age.as_secs().to_string())));
+        for (key, template) in self.documents() {
+            let value = template.render(subject, call).map_err(|source| OptionsError { key, source })?;
+            params.push((key, value.to_string()));
+        }
+        params.extend(self.resources.iter().map(|resource| ("resource", resource.clone())));
+        Ok(params)
+    }
+
+    /// `authorization_details` as a token request without a person has it (RFC 9396 section 6).
+    ///
+    /// # Errors
+    /// A placeholder has no value.
+    pub fn details(&self, subject: &Subject, call: &CallContext) -> Result<Option<String>, OptionsError> {
+        let key = "authorization_details";
+        let details = self.authorization_details.as_ref().map(|details| details.render(subject, call));
+        let details = details.transpose().map_err(|source| OptionsError { key, source })?;
+        Ok(details.map(|details| details.to_string()))
+    }
+
+    /// What has to be known of a call that starts a flow.
+    pub fn placeholders(&self) -> Vec<Placeholder> {
+        let texts = self.texts().flat_map(|(_, template)| template.placeholders().cloned());
+        texts.chain(self.documents().flat_map(|(_, template)| template.placeholders())).collect()
+    }
+
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &Template)> {
+        let texts =
+            [("acr_values", &self.acr_values), ("prompt", &self.prompt), ("login_hint", &self.login_hint)];
+        texts.into_iter().filter_map(|(key, template)| Some((key, template.as_ref()?)))
+    }
+
+    fn documents(&self) -> impl Iterator<Item = (&'static str, &JsonTemplate)> {
+        let documents = [("claims", &self.claims), ("authorization_details", &self.authorization_details)];
+        documents.into_iter().filter_map(|(key, template)| Some((key, template.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_know_the_subject_and_what_a_link_lacks_is_named() {
+        let options = AuthorizationOptions {
+            login_hint: Some(Template::parse("{subject}@corp.example").unwrap()),
+            max_age: Some(Duration::from_secs(300)),
+            authorization_details: Some(JsonTemplate::parse(json!([{ "type": "a" }])).unwrap()),
+            resources: vec!["https://a.example/".into(), "https://b.example/".into()],
+            ..AuthorizationOptions::default()
+        };
+        let alice = Subject::new("alice").unwrap();
+        let params = options.params(&alice, &CallContext::default()).unwrap();
+        let expected = [
+            ("login_hint", "alice@corp.example"),
+            ("max_age", "300"),
+            ("authorization_details", r#"[{"type":"a"}]"#),
+            ("resource", "https://a.example/"),
+            ("resource", "https://b.example/"),
+        ];
+        assert_eq!(params, expected.map(|(name, value)| (name, value.to_owned())));
+
+        let acr_values = Some(Template::parse("{header.x-acr}").unwrap());
+        let options = AuthorizationOptions { acr_values, ..options };
+        let error = options.params(&alice, &CallContext::default()).unwrap_err();
+        assert_eq!(error.to_string(), "acr_values: the call has no value for {header.x-acr}");
+        assert!(options.placeholders().contains(&Placeholder::Header("x-acr".into())));
+    }
+}

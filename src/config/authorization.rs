@@ -1,0 +1,109 @@
+//! Checks how a profile asks a person: the keys that become parameters of its authorization
+//! requests, and how these are sent.
+
+use std::time::Duration;
+
+use claviger_actors::protocol::json_template::JsonTemplate;
+use claviger_actors::protocol::template::Template;
+use claviger_actors::registration::authorization::AuthorizationOptions;
+use claviger_actors::registration::settings::{Settings, SettingsError};
+use serde_json::Value;
+use url::Url;
+
+use super::error::Faults;
+use super::file::ProfileFile;
+use super::reader::Located;
+
+/// Longest `max_age`; more makes no sense.
+const LONGEST_AGE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The keys that are tables.
+#[derive(Default)]
+pub(super) struct Documents {
+    claims: Option<JsonTemplate>,
+    authorization_details: Option<JsonTemplate>,
+}
+
+/// Takes `claims` and `authorization_details`, whose shape is the provider's affair.
+pub(super) fn documents(settings: &mut Settings) -> Result<Documents, SettingsError> {
+    let mut document = |key: &str, fits: fn(&Value) -> bool, shape: &str| {
+        let Some(value) = settings.take_value(key)? else { return Ok(None) };
+        let fault = |problem: String| SettingsError { key: key.to_owned(), problem };
+        if !fits(&value) {
+            return Err(fault(format!("must be {shape}")));
+        }
+        JsonTemplate::parse(value).map(Some).map_err(|error| fault(error.to_string()))
+    };
+    let claims = document(
+        "claims",
+        |value| value.as_object().is_some_and(|claims| !claims.is_empty()),
+        "a table, such as { id_token = { acr = { essential = true } } }",
+    )?;
+    let authorization_details = document(
+        "authorization_details",
+        |value| value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(has_type)),
+        "an array of tables, each with its `type` (RFC 9396 section 2)",
+    )?;
+    Ok(Documents { claims, authorization_details })
+}
+
+fn has_type(detail: &Value) -> bool {
+    detail["type"].as_str().is_some_and(|name| !name.is_empty())
+}
+
+/// Checks the keys of `file`. Every fault is told.
+pub(super) fn options(
+    file: &ProfileFile,
+    documents: Documents,
+    faults: &mut Faults,
+) -> Option<AuthorizationOptions> {
+    let mut text = |text: &Option<Located<String>>| match text {
+        None => Some(None),
+        Some(text) if text.value.is_empty() => {
+            faults.push(&text.at, "is empty");
+            None
+        }
+        Some(text) => faults.note(&text.at, Template::parse(&text.value)).map(Some),
+    };
+    let acr_values = text(&file.acr_values);
+    let prompt = text(&file.prompt);
+    let login_hint = text(&file.login_hint);
+    let max_age = max_age(file, faults);
+    let resources = file.resource.as_ref().map_or(Some(Vec::new()), |list| resources(list, faults));
+    Some(AuthorizationOptions {
+        pushed: file.par.as_ref().is_some_and(|par| par.value),
+        require_iss: file.require_iss.as_ref().is_some_and(|required| required.value),
+        max_age: max_age?,
+        acr_values: acr_values?,
+        prompt: prompt?,
+        login_hint: login_hint?,
+        claims: documents.claims,
+        authorization_details: documents.authorization_details,
+        resources: resources?,
+    })
+}
+
+/// It is checked in the ID token, so there must be one.
+fn max_age(file: &ProfileFile, faults: &mut Faults) -> Option<Option<Duration>> {
+    let Some(age) = &file.max_age else { return Some(None) };
+    let openid =
+        file.scopes.as_ref().is_some_and(|scopes| scopes.value.iter().any(|scope| scope == "openid"));
+    if !openid {
+        faults.push(&age.at, "is checked in the ID token; add \"openid\" to `scopes`");
+        return None;
+    }
+    if age.value.subsec_nanos() != 0 || age.value > LONGEST_AGE {
+        faults.push(&age.at, "must be whole seconds, and at most a year");
+        return None;
+    }
+    Some(Some(age.value))
+}
+
+/// RFC 8707 section 2: absolute, without fragment. They are sent exactly as written.
+fn resources(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<String>> {
+    let good = |text: &&String| Url::parse(text).is_ok_and(|url| url.fragment().is_none());
+    for bad in list.value.iter().filter(|text| !good(text)) {
+        faults.push(&list.at, format!("{bad:?} is no absolute URI without a fragment"));
+    }
+    list.value.iter().all(|text| good(&text)).then(|| list.value.clone())
+}
