@@ -17,7 +17,8 @@ use crate::registration::outbound::Outbound;
 
 /// A request to an authorization server. Its body may hold secrets, so it has no `Debug`.
 pub struct OutgoingRequest {
-    /// `GET` for metadata and keys, `POST` for everything else.
+    /// `GET` for metadata and keys, `PUT` and `DELETE` for a registered client (RFC 7592), `POST` for
+    /// everything else.
     pub method: Method,
     /// The endpoint, exactly as metadata or configuration gave it.
     pub url: Url,

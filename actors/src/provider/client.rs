@@ -16,6 +16,7 @@ use crate::authorization_server::ResolvedMetadata;
 use crate::clock::{Clock, Entropy, Timestamp, unit_interval};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::{Client, ClientSource, DynamicClient, Profile};
+use crate::protocol::client_registration::RegisteredClient;
 use crate::registration::dynamic::{ClientKey, ClientRecord};
 use crate::store::{Expected, Revision, StoreError};
 use crate::token_endpoint::failure;
@@ -37,11 +38,11 @@ pub(super) enum ClientPort {
     /// The configuration names it.
     Given(Arc<Client>),
     /// It registers itself.
-    Registered(Arc<RegisteredClient>),
+    Registered(Arc<ClientRegistrar>),
 }
 
-/// A profile's client that registers itself.
-pub(super) struct RegisteredClient {
+/// Registers a profile's client, and gives it.
+pub(super) struct ClientRegistrar {
     dynamic: Arc<DynamicClient>,
     profile: Arc<Profile>,
     key: ClientKey,
@@ -105,7 +106,7 @@ impl ClientPort {
             ClientSource::Registered(dynamic) => dynamic.clone(),
         };
         let registration = &profile.registration;
-        Self::Registered(Arc::new(RegisteredClient {
+        Self::Registered(Arc::new(ClientRegistrar {
             key: dynamic.registration.key(&registration.profile, &registration.provider.identity()),
             dynamic,
             profile: profile.clone(),
@@ -123,7 +124,7 @@ impl ClientPort {
     }
 }
 
-impl RegisteredClient {
+impl ClientRegistrar {
     /// The client at hand, or the failure that was met just now.
     pub(super) fn at_hand(&self) -> Option<Result<Arc<Client>, Failure>> {
         self.state.lock().at(self.clock.now())
@@ -212,8 +213,8 @@ impl RegisteredClient {
         self.renew(metadata, stored, refused).await
     }
 
-    /// The client at hand is refused, or its secret has ended. Its registration is read first
-    /// (RFC 7592): grants live on with the same client and a new secret, but not with a new client.
+    /// The client at hand is refused, or its secret has ended. Its registration is looked up first:
+    /// grants live on with the same client and a new secret, but not with a new client.
     async fn renew(
         &self,
         metadata: &ResolvedMetadata,
@@ -221,54 +222,54 @@ impl RegisteredClient {
         refused: bool,
     ) -> Result<Arc<Client>, Failure> {
         let StoredClient { revision, record } = stored;
-        let now = self.clock.now();
-        if let Some(management) = record.management() {
-            let said = match self.endpoint.read(&management).await {
-                Ok(client) if client.client_id == record.client_id => Some(record.updated(client, now)),
-                Ok(_) | Err(Lookup::Gone) => None,
-                Err(Lookup::Unwell(failure)) => return Err(failure),
-            };
-            if let Some(said) = said {
-                let renewed = if said.has_ended(now) { self.update(&said, now).await } else { Some(said) };
-                if let Some(renewed) = renewed {
-                    // The server knows it just as we do: a new one would fare no better.
-                    let stays = refused && renewed.is_same_client(&record);
-                    let client = if renewed == record {
-                        self.stay()
-                    } else {
-                        let expected = Expected::Revision(revision);
-                        let client = self.keep(Unsaved { record: renewed, expected }).await?;
-                        if stays { self.stay() } else { Some(client) }
-                    };
-                    return client.map_or_else(|| self.adopt(record), Ok);
+        let (expected, now) = (Expected::Revision(revision), self.clock.now());
+        if let Some(found) = self.look_up(&record, now).await? {
+            // The server knows it just as we do: a new one would fare no better.
+            let stays = refused && found.is_same_client(&record);
+            if found != record {
+                let client = self.keep(Unsaved { record: found, expected }).await?;
+                if !stays {
+                    return Ok(client);
                 }
             }
+            return self.stay(record);
         }
         let young = |at: Timestamp| at <= now && now.since(at) < REPLACED_EVERY;
         if refused && record.replaced_at.is_some_and(young) {
-            return self.stay().map_or_else(|| self.adopt(record), Ok);
+            return self.stay(record);
         }
-        let replaced_at = if refused { Some(now) } else { record.replaced_at };
         let profile = &self.profile.registration.profile;
         tracing::warn!(%profile, refused, "the registered client is no longer good; registering another");
-        self.register(metadata, Expected::Revision(revision), replaced_at).await
+        let replaced_at = if refused { Some(now) } else { record.replaced_at };
+        self.register(metadata, expected, replaced_at).await
     }
 
-    /// Asks for a new secret for the same client.
-    async fn update(&self, record: &ClientRecord, now: Timestamp) -> Option<ClientRecord> {
-        let management = record.management()?;
-        let updated = self.endpoint.update(&management, &self.dynamic.registration, record).await.ok()?;
-        let updated = (updated.client_id == record.client_id).then(|| record.updated(updated, now))?;
-        (!updated.has_ended(now)).then_some(updated)
+    /// What the server knows of a client (RFC 7592), asked for another secret if this one has ended.
+    /// `None` if it does not know the client, or has no other secret for it.
+    async fn look_up(&self, record: &ClientRecord, now: Timestamp) -> Result<Option<ClientRecord>, Failure> {
+        let Some(management) = record.management() else { return Ok(None) };
+        let of = |answer: Result<RegisteredClient, Lookup>, before: &ClientRecord| match answer {
+            Ok(client) if client.client_id == before.client_id => Ok(Some(before.updated(client, now))),
+            Ok(_) | Err(Lookup::Gone) => Ok(None),
+            Err(Lookup::Unwell(failure)) => Err(failure),
+        };
+        let Some(found) = of(self.endpoint.read(&management).await, record)? else { return Ok(None) };
+        if !found.has_ended(now) {
+            return Ok(Some(found));
+        }
+        let management = found.management().unwrap_or(management);
+        let updated = self.endpoint.update(&management, &self.dynamic.registration, &found).await;
+        Ok(of(updated, &found)?.filter(|updated| !updated.has_ended(now)))
     }
 
-    /// Gives the refused client for a while.
-    fn stay(&self) -> Option<Arc<Client>> {
+    /// Gives the refused client for a while, for want of a better one.
+    fn stay(&self, record: ClientRecord) -> Result<Arc<Client>, Failure> {
         let now = self.clock.now();
-        let mut state = self.state.lock();
-        let current = state.current.as_mut()?;
-        current.kept = Some((now, now.after(LOOKED_AT_EVERY)));
-        Some(current.client.clone())
+        if let Some(current) = self.state.lock().current.as_mut() {
+            current.kept = Some((now, now.after(LOOKED_AT_EVERY)));
+            return Ok(current.client.clone());
+        }
+        self.adopt(record)
     }
 
     async fn register(
@@ -362,9 +363,9 @@ impl RegisteredClient {
     }
 }
 
-impl fmt::Debug for RegisteredClient {
+impl fmt::Debug for ClientRegistrar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegisteredClient").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("ClientRegistrar").field("key", &self.key).finish_non_exhaustive()
     }
 }
 

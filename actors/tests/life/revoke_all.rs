@@ -199,3 +199,38 @@ fn what_cannot_be_read_is_forgotten_as_well() {
         assert_eq!(gateway.revoke_all(&person()).await.unwrap(), counts(0, 0, 0));
     });
 }
+
+#[test]
+fn where_no_person_is_asked_the_next_call_gets_a_new_token() {
+    run(async {
+        let world = World::new();
+        let gateway = world.start().await;
+        let robots: Vec<_> = (0..30).map(|n| id("robot", &format!("r{n}"))).collect();
+        let before = join_all(robots.iter().map(|robot| call(&gateway, robot))).await;
+        let before: Vec<_> = before.iter().map(|answer| access_token(answer.as_ref().unwrap())).collect();
+        let robot = ProfileId::new("robot").unwrap();
+        // Calls go on all the while.
+        let calls = async {
+            for _ in 0..20 {
+                for answer in join_all(robots.iter().map(|robot| call(&gateway, robot))).await {
+                    answer.unwrap();
+                }
+                pass(0.01).await;
+            }
+        };
+        let (told, ()) = tokio::join!(gateway.revoke_all(&robot), calls);
+        let told = told.unwrap();
+        assert!(told.revoked >= 30 && told.failed == 0 && told.not_told == 0, "{told:?}");
+        let revoked: Vec<_> = world
+            .transport
+            .sent()
+            .into_iter()
+            .filter(|request| request.url.path() == "/revoke")
+            .map(|request| request.param("token").to_owned())
+            .collect();
+        for answer in join_all(robots.iter().map(|robot| call(&gateway, robot))).await {
+            let token = access_token(answer.as_ref().unwrap()).to_owned();
+            assert!(!revoked.contains(&token) && !before.contains(&token.as_str()), "{token} is stale");
+        }
+    });
+}
