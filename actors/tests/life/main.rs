@@ -18,4 +18,5 @@ mod rekey;
 mod replicas;
 mod saving;
 mod single_flight;
+mod userinfo;
 mod world;
