@@ -45,6 +45,15 @@ fn unused(file: &GatewayFile) -> Vec<ConfigError> {
         let problem = format!("no route uses it; add `profile = {name:?}` to a route, or remove it");
         warn(&profile.at, problem);
     }
+    for (name, route) in routes() {
+        if let Some(subject) = route.subject.as_ref().filter(|subject| subject.value == "jwt")
+            && issuers_of(file, name).len() > 1
+        {
+            let problem = "takes the JWT's subject, and its callers have JWTs of several issuers, who may give \
+                           one subject to several people; add the issuer: subject = \"{claim.iss} {claim.sub}\"";
+            warn(&subject.at, problem.into());
+        }
+    }
     for (name, route) in routes().filter(|(name, _)| !callable.contains(name)) {
         let problem =
             format!("no caller may call it; add {name:?} to the `routes` of a caller, or remove it");
@@ -86,6 +95,14 @@ pub(super) fn certificates(
         }
     }
     warnings
+}
+
+/// The issuers of the JWTs that come to a route.
+fn issuers_of<'f>(file: &'f GatewayFile, route: &String) -> BTreeSet<&'f String> {
+    let callers = file.callers.iter().flatten().map(|(_, caller)| caller);
+    let users =
+        callers.filter(|caller| caller.routes.as_ref().is_some_and(|list| list.value.contains(route)));
+    users.filter_map(|caller| Some(&caller.jwt.as_ref()?.issuer.as_ref()?.value)).collect()
 }
 
 /// Variables that name a key with single underscores. Others without a double one are no business

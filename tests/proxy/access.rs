@@ -93,3 +93,29 @@ async fn the_route_decides_whose_token_goes_upstream() {
         assert!(seen.contains(&format!("authorization: {token}\r\n")), "{path}: {seen}");
     }
 }
+
+#[actix_web::test]
+async fn an_assertion_that_a_caller_hands_over_is_for_its_own_calls_alone() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(upstream.address).route(|route| route.needs.assertion = true).start().await;
+    let billing = basic("billing");
+    for missing in [
+        String::new(),
+        "Claviger-Assertion: \r\n".to_owned(),
+        "Claviger-Assertion: a\r\nClaviger-Assertion: b\r\n".to_owned(),
+        format!("Claviger-Assertion: {}\r\n", "x".repeat(16 * 1024 + 1)),
+    ] {
+        let answer = ask(&gateway, "GET", "/api/x", &format!("{billing}{missing}")).await;
+        assert_eq!(answer, refused(400, "subject_required"));
+    }
+    for assertion in ["one", "one", "two"] {
+        let lines = format!("{billing}Claviger-Assertion: {assertion}\r\n");
+        let answer = ask(&gateway, "GET", "/api/x", &lines).await;
+        assert_eq!(answer, refused(403, "authorization_required"), "billing's own token is not used for it");
+    }
+    let asked = gateway.engine.script.lock().asked.iter().map(|asked| asked.id.clone()).collect::<Vec<_>>();
+    assert_eq!(asked[0], asked[1]);
+    assert_ne!(asked[1], asked[2]);
+    assert!(asked.iter().all(|id| id.starts_with("p/billing~")), "{asked:?}");
+    assert_eq!(upstream.connections(), 0);
+}

@@ -164,7 +164,7 @@ fn every_parameter_of_an_exchange_is_sent_as_configured() {
     .unwrap();
     assert!(!grant.needs_caller_token());
     let tenant = Placeholder::Query("tenant".into());
-    assert_eq!(grant.placeholders(), [tenant.clone()]);
+    assert_eq!(grant.placeholders(), std::slice::from_ref(&tenant));
     let without = with_context(|context| grant.token_request(&context)).unwrap_err();
     assert_eq!(without.to_string(), "audience: the call has no value for {query.tenant}");
     let call = CallContext { values: [(tenant, "acme".into())].into(), ..CallContext::default() };

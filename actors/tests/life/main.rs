@@ -23,4 +23,5 @@ mod revoke_all;
 mod saving;
 mod scopes;
 mod single_flight;
+mod userinfo;
 mod world;
