@@ -18,11 +18,12 @@ use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::{KeyError, SigningKey};
+use crate::protocol::signing_key::KeyError;
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
 use crate::registration::settings::{Settings, SettingsError};
+use crate::registration::signing_keys::SigningKeys;
 
 /// What a grant may draw on.
 pub struct GrantContext<'a> {
@@ -105,9 +106,9 @@ pub trait Grant: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
-    /// The keys it signs with, the current one first: their public halves are published.
-    fn signing_keys(&self) -> Vec<SigningKey> {
-        Vec::new()
+    /// The keys it signs with: their public halves are published.
+    fn signing_keys(&self) -> Option<&SigningKeys> {
+        None
     }
 
     /// Builds the request, or says what is missing, such as a person's consent.
