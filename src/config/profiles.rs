@@ -9,6 +9,7 @@ use claviger_actors::grants::{self, GRANTS, GrantRow};
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::signing_key::SignatureAlgorithm;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, Pkce, ProviderDetails};
@@ -24,9 +25,6 @@ use super::secret_source::Secrets;
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
 const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Signature algorithms with a public key (RFC 7518 section 3.1, RFC 8037): `none` never.
-const SIGNATURES: [&str; 9] =
-    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 /// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
 const OWN_AUTHORIZE_PARAMS: [&str; 8] = [
     "response_type",
@@ -248,8 +246,9 @@ fn pkce(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Pkce> {
 
 fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<String> {
     let text = text?;
-    if !SIGNATURES.contains(&text.value.as_str()) {
-        let hint = suggestion(&text.value, SIGNATURES);
+    // Never `none`, nor with a shared secret.
+    if text.value.parse::<SignatureAlgorithm>().is_err() {
+        let hint = suggestion(&text.value, SignatureAlgorithm::ALL.map(SignatureAlgorithm::name));
         faults.push(&text.at, format!("`{}` is no signature algorithm with a public key{hint}", text.value));
         return None;
     }

@@ -124,9 +124,12 @@ fn the_audience_is_the_profiles_else_the_providers() {
 }
 
 #[test]
-fn a_value_that_the_call_lacks_is_named() {
+fn a_type_can_be_said_and_a_value_that_the_call_lacks_is_named() {
     let grant = build(assertion(json!({ "claims": { "a": ["{query.b}"] } }))).unwrap();
     assert!(grant.placeholders().contains(&Placeholder::Query("b".into())));
+    let typed = build(assertion(json!({ "typ": "authorization-grant+jwt" }))).unwrap();
+    let (header, _) = signed(&request(&typed, Quirks::default()).unwrap());
+    assert_eq!(header.typ.as_deref(), Some("authorization-grant+jwt"));
     let fault = request(&grant, Quirks::default()).unwrap_err().to_string();
     assert_eq!(fault, "assertion.claims: the call has no value for {query.b}");
 }
