@@ -25,7 +25,6 @@ use crate::profile::Profile;
 use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::provider::actor::ProviderActor;
@@ -37,7 +36,7 @@ use crate::provider::messages::{
 };
 use crate::proxy::actor::TokenSource;
 use crate::proxy::route::RoutingTable;
-use crate::registration::signing_keys::SigningKeys;
+use crate::registration::signing_keys::{self, SigningKeys};
 use crate::snapshot::Connections;
 use crate::store::sealed::Vault;
 use crate::store::{StoreError, TokenStore};
@@ -220,14 +219,9 @@ impl GatewayHandle {
 
     /// The public keys that profiles sign with, each once, in the order of the profiles (RFC 7517).
     pub fn published_keys(&self) -> Vec<serde_json::Value> {
-        let mut keys: Vec<SigningKey> = Vec::new();
         let profiles = self.0.providers.values().map(|provider| &provider.context.profile);
-        for key in profiles.flat_map(|profile| profile.signing_keys()).flat_map(SigningKeys::published) {
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        keys.iter().map(SigningKey::public_jwk).collect()
+        let keys = profiles.flat_map(|profile| profile.signing_keys()).flat_map(SigningKeys::published);
+        signing_keys::public_set(keys)
     }
 
     /// The current moment.

@@ -164,6 +164,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     .check(profile_files, faults);
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
     let mut warnings = warnings::warnings(file, secrets.environment);
+    warnings.extend(warnings::key_names(profile_files, &profiles));
     warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
     Some(GatewayConfig {
         server: server?,

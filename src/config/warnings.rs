@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use claviger_actors::clock::Timestamp;
 use claviger_actors::profile::Profile;
+use claviger_actors::protocol::signing_key::SigningKey;
 use claviger_actors::registration::signing_keys::SigningKeys;
 
 use super::environment::Environment;
@@ -83,6 +84,30 @@ pub(super) fn certificates(
             };
             let problem = format!("the certificate of signing key {:?} {problem}", key.kid());
             warnings.push(ConfigError { place: file.at.join(place), problem });
+        }
+    }
+    warnings
+}
+
+/// Different keys under one name: a provider that fetches our key set may take one for the other.
+pub(super) fn key_names(files: &BTreeMap<String, ProfileFile>, profiles: &[Profile]) -> Vec<ConfigError> {
+    let mut warnings = Vec::new();
+    let mut seen: Vec<(&Profile, SigningKey)> = Vec::new();
+    for profile in profiles {
+        for key in profile.signing_keys().flat_map(SigningKeys::published) {
+            let other = seen.iter().find(|(other, known)| {
+                known.kid() == key.kid()
+                    && known.thumbprint() != key.thumbprint()
+                    && other.registration.profile != profile.registration.profile
+            });
+            if let (Some((other, _)), Some(file)) = (other, files.get(profile.registration.profile.as_str()))
+            {
+                let (kid, name) = (key.kid(), &other.registration.profile);
+                let problem =
+                    format!("{kid:?} also names another key, of profile {name}; give each its own name");
+                warnings.push(ConfigError { place: file.at.join("key_id"), problem });
+            }
+            seen.push((profile, key));
         }
     }
     warnings

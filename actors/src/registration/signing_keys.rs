@@ -179,6 +179,28 @@ impl SigningKeys {
     }
 }
 
+/// The public halves of `keys` for a key set, each once (RFC 7517 section 5). A key that signs with
+/// several algorithms names none.
+pub fn public_set(keys: impl IntoIterator<Item = SigningKey>) -> Vec<serde_json::Value> {
+    let mut seen: Vec<(SigningKey, serde_json::Value)> = Vec::new();
+    for key in keys {
+        let known = seen
+            .iter_mut()
+            .find(|(other, _)| (other.kid(), other.thumbprint()) == (key.kid(), key.thumbprint()));
+        match known {
+            None => {
+                let jwk = key.public_jwk();
+                seen.push((key, jwk));
+            }
+            Some((other, jwk)) if other.algorithm() != key.algorithm() => {
+                jwk.as_object_mut().map(|members| members.remove("alg"));
+            }
+            Some(_) => {}
+        }
+    }
+    seen.into_iter().map(|(_, jwk)| jwk).collect()
+}
+
 /// Loads a key; of several passwords, whichever opens it.
 fn load(
     material: &[u8],
