@@ -26,17 +26,18 @@ use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::provider::actor::ProviderActor;
 use crate::provider::context::{ProviderContext, ProviderDeps};
 use crate::provider::error::TokenError;
+use crate::provider::managed_keys;
 use crate::provider::messages::{
     GetAccessToken, GetConnection, ImportConnection, RefreshAhead, RefreshNow, RevokeConnection,
 };
 use crate::proxy::actor::TokenSource;
 use crate::proxy::route::RoutingTable;
+use crate::registration::signing_keys::{self, SigningKeys};
 use crate::snapshot::Connections;
 use crate::store::sealed::Vault;
 use crate::store::{StoreError, TokenStore};
@@ -133,7 +134,8 @@ impl GatewayHandle {
     /// Must be called within an actix `System`.
     ///
     /// # Errors
-    /// [`StoreError::Keys`] if the encryption keys do not fit the store, before anything is changed.
+    /// [`StoreError::Keys`] if the encryption keys do not fit the store, before anything is changed;
+    /// others if managed signing keys cannot be had from it.
     pub async fn start(parts: GatewayParts) -> Result<Self, StoreError> {
         let GatewayParts { profiles, routing, store, vault, transport, clock, entropy, cached_connections } =
             parts;
@@ -180,6 +182,9 @@ impl GatewayHandle {
             })
             .collect();
 
+        for provider in providers.values() {
+            managed_keys::maintain(&provider.context).await?;
+        }
         let registrar = ports::start_registrar(&supervisor, arbiter, &providers, &store, &clock, &entropy);
         let routing = ArcSwap::from_pointee(routing);
         Ok(Self(Arc::new(Engine {
@@ -218,13 +223,9 @@ impl GatewayHandle {
 
     /// The public keys that profiles sign with, each once, in the order of the profiles (RFC 7517).
     pub fn published_keys(&self) -> Vec<serde_json::Value> {
-        let mut keys: Vec<SigningKey> = Vec::new();
-        for key in self.0.providers.values().flat_map(|provider| provider.context.profile.signing_keys()) {
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        keys.iter().map(SigningKey::public_jwk).collect()
+        let profiles = self.0.providers.values().map(|provider| &provider.context.profile);
+        let keys = profiles.flat_map(|profile| profile.signing_keys()).flat_map(SigningKeys::published);
+        signing_keys::public_set(keys)
     }
 
     /// The current moment.

@@ -8,7 +8,6 @@ use crate::client_auth::{self, ClientAuthRow, ClientAuthentication};
 use crate::connection::OriginSet;
 use crate::grants::Grant;
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::{CallNeeds, Placeholder};
 use crate::protocol::token_error::TokenAnswerError;
 use crate::registration::ClientRegistration;
@@ -49,11 +48,10 @@ impl Profile {
 
     /// The keys that this profile signs with, of its client authentication, its grant and its request
     /// objects.
-    pub fn signing_keys(&self) -> impl Iterator<Item = SigningKey> {
-        let request_object = self.registration.authorization.request_object.as_ref();
-        let request_object = request_object.map(SigningKeys::published).unwrap_or_default();
-        let of_client = self.client.auth().into_iter().flat_map(|auth| auth.signing_keys());
-        of_client.chain(self.grant.signing_keys()).chain(request_object)
+    pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKeys> {
+        let of_client = self.client.auth().and_then(|auth| auth.signing_keys());
+        let of_requests = self.registration.authorization.request_object.as_ref();
+        of_client.into_iter().chain(self.grant.signing_keys()).chain(of_requests)
     }
 }
 

@@ -77,6 +77,8 @@ table! {
         workers: Located<u64>,
         /// A directory with providers of one's own, NAME.toml each; they win over those built in.
         catalogue: Located<String>,
+        /// How long a signing key of the gateway's own signs.
+        signing_key_lifetime: Located<Duration>,
     }
 }
 

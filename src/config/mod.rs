@@ -38,6 +38,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use claviger_actors::clock::{Clock as _, SystemClock};
 use claviger_actors::profile::Profile;
@@ -86,6 +87,8 @@ pub struct ServerConfig {
     pub public_url: Url,
     /// Worker threads.
     pub workers: usize,
+    /// How long a signing key of the gateway's own signs.
+    pub signing_key_lifetime: Duration,
 }
 
 /// `[listeners]`
@@ -169,6 +172,9 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         providers,
         routing: &routing,
         redirect_uri: redirect_uri.as_ref(),
+        signing_key_lifetime: server
+            .as_ref()
+            .map_or(server::SIGNING_KEY_LIFETIME, |server| server.signing_key_lifetime),
         secrets,
         tls: &tls,
     }
@@ -176,6 +182,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
     let routing = routes::with_needs(routing, &profiles, &callers);
     let mut warnings = warnings::warnings(file, secrets.environment);
+    warnings.extend(warnings::key_names(profile_files, &profiles));
     warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
     Some(GatewayConfig {
         server: server?,

@@ -32,9 +32,6 @@ use super::variables::Values;
 use super::{outbound, registration};
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
-/// Signature algorithms with a public key (RFC 7518 section 3.1, RFC 8037): `none` never.
-const SIGNATURES: [&str; 9] =
-    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
 /// What every profile is checked against.
 pub(super) struct Profiles<'a> {
@@ -44,6 +41,8 @@ pub(super) struct Profiles<'a> {
     pub(super) routing: &'a RoutingTable,
     /// The redirection endpoint, unless `public_url` is at fault.
     pub(super) redirect_uri: Option<&'a Url>,
+    /// How long a managed signing key signs.
+    pub(super) signing_key_lifetime: Duration,
     /// Where secrets come from.
     pub(super) secrets: &'a Secrets<'a>,
     /// Where certificates come from.
@@ -123,6 +122,7 @@ impl Profiles<'_> {
             introspect_expiry: file.introspect_expiry.as_ref().is_some_and(|flag| flag.value),
             refresh: RefreshPolicy::default(),
             retry: retry?,
+            signing_key_lifetime: self.signing_key_lifetime,
         };
         let (grant_name, client_auth_name) = (grant_row?.name, auth_row?.name);
         let profile = Profile {
@@ -286,8 +286,9 @@ fn client_auth(
 
 fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<String> {
     let text = text?;
-    if !SIGNATURES.contains(&text.value.as_str()) {
-        let hint = suggestion(&text.value, SIGNATURES);
+    // Never `none`, nor with a shared secret.
+    if text.value.parse::<SignatureAlgorithm>().is_err() {
+        let hint = suggestion(&text.value, SignatureAlgorithm::ALL.map(SignatureAlgorithm::name));
         faults.push(&text.at, format!("`{}` is no signature algorithm with a public key{hint}", text.value));
         return None;
     }

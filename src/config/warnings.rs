@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use claviger_actors::clock::Timestamp;
 use claviger_actors::profile::Profile;
+use claviger_actors::protocol::signing_key::SigningKey;
+use claviger_actors::registration::signing_keys::SigningKeys;
 
 use super::environment::Environment;
 use super::error::{ConfigError, KeyPath, Origin, Place};
@@ -73,10 +75,9 @@ pub(super) fn certificates(
     for profile in profiles {
         let Some(file) = files.get(profile.registration.profile.as_str()) else { continue };
         let own = if file.settings.contains_key("certificate") { "certificate" } else { "signing_key" };
-        let (of_client, of_grant) = (
-            profile.client.auth().map(|auth| auth.signing_keys()).unwrap_or_default(),
-            profile.grant.signing_keys(),
-        );
+        let all = |keys: Option<&SigningKeys>| keys.map(SigningKeys::published).unwrap_or_default();
+        let of_client = all(profile.client.auth().and_then(|auth| auth.signing_keys()));
+        let of_grant = all(profile.grant.signing_keys());
         let keys =
             of_client.iter().map(|key| (own, key)).chain(of_grant.iter().map(|key| ("assertion", key)));
         for (place, key) in keys {
@@ -103,6 +104,30 @@ fn issuers_of<'f>(file: &'f GatewayFile, route: &String) -> BTreeSet<&'f String>
     let users =
         callers.filter(|caller| caller.routes.as_ref().is_some_and(|list| list.value.contains(route)));
     users.filter_map(|caller| Some(&caller.jwt.as_ref()?.issuer.as_ref()?.value)).collect()
+}
+
+/// Different keys under one name: a provider that fetches our key set may take one for the other.
+pub(super) fn key_names(files: &BTreeMap<String, ProfileFile>, profiles: &[Profile]) -> Vec<ConfigError> {
+    let mut warnings = Vec::new();
+    let mut seen: Vec<(&Profile, SigningKey)> = Vec::new();
+    for profile in profiles {
+        for key in profile.signing_keys().flat_map(SigningKeys::published) {
+            let other = seen.iter().find(|(other, known)| {
+                known.kid() == key.kid()
+                    && known.thumbprint() != key.thumbprint()
+                    && other.registration.profile != profile.registration.profile
+            });
+            if let (Some((other, _)), Some(file)) = (other, files.get(profile.registration.profile.as_str()))
+            {
+                let (kid, name) = (key.kid(), &other.registration.profile);
+                let problem =
+                    format!("{kid:?} also names another key, of profile {name}; give each its own name");
+                warnings.push(ConfigError { place: file.at.join("key_id"), problem });
+            }
+            seen.push((profile, key));
+        }
+    }
+    warnings
 }
 
 /// Variables that name a key with single underscores. Others without a double one are no business

@@ -212,6 +212,25 @@ fn p256_jwk() -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_managed_key_is_made_published_and_kept_over_a_restart() {
+    let mut scene = scene_with(|provider, callback| {
+        let jwks_uri = callback.replace("/callback", "/jwks.json");
+        let keys = json!({ "jwks_uri": jwks_uri, "token_endpoint_auth_signing_alg": "ES256" });
+        provider.client(client("signer", "private_key_jwt", keys))
+    })
+    .await;
+    machine(&mut scene.config, "signer", "private_key_jwt", "signing_key = \"managed\"");
+    let gateway = scene.config.start().await;
+    gateway.token_used().await;
+    let keys = http_keys(&gateway).await;
+    assert_eq!((keys.len(), &keys[0]["alg"], keys[0].get("d")), (1, &json!("ES256"), None));
+    let gateway = gateway.kill().await.start().await;
+    assert_eq!(http_keys(&gateway).await, keys);
+    assert_eq!(obtain_anew(&gateway).await, 200);
+    assert_eq!(scene.provider.count("client_credentials").await, 2);
+}
+
+#[tokio::test]
 async fn a_person_connects_refreshes_and_revokes_with_a_signing_client() {
     let jwk = SigningKey::load(keys::ED25519, None, None).unwrap().public_jwk();
     let mut scene = scene_with(|provider, callback| {

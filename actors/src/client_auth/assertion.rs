@@ -22,16 +22,19 @@ pub(super) struct ClientAssertion {
     method: &'static str,
     /// The profile's own wish; otherwise the provider's.
     audience: Option<AssertionAudience>,
+    /// RFC 10070 has `client-authentication+jwt`; most servers of today only know `JWT`.
+    typ: Option<String>,
     not_before: bool,
 }
 
 impl ClientAssertion {
-    /// Takes `client_assertion_audience` and `client_assertion_not_before`.
+    /// Takes `client_assertion_audience`, `client_assertion_typ` and `client_assertion_not_before`.
     pub(super) fn take(settings: &mut Settings, method: &'static str) -> Result<Self, SettingsError> {
         let audience = settings.take_text("client_assertion_audience")?;
         let audience = audience.as_deref().map(audience_of).transpose()?;
+        let typ = settings.take_text("client_assertion_typ")?;
         let not_before = settings.take_flag("client_assertion_not_before")?.unwrap_or(false);
-        Ok(Self { method, audience, not_before })
+        Ok(Self { method, audience, typ, not_before })
     }
 
     /// Adds the assertion, signed by `signer`, to `request`.
@@ -41,9 +44,11 @@ impl ClientAssertion {
         signer: Signer<'_>,
         request: &mut TokenRequest,
     ) -> Result<(), ClientAuthError> {
-        let assertion = Jwt::new(self.claims(context)?)
-            .sign(signer)
-            .map_err(|fault| self.error(format!("signing {fault}")))?;
+        let mut jwt = Jwt::new(self.claims(context)?);
+        if let Some(typ) = &self.typ {
+            jwt = jwt.typ(typ);
+        }
+        let assertion = jwt.sign(signer).map_err(|fault| self.error(format!("signing {fault}")))?;
         // Named as well, for servers that look there first; it must be the same (RFC 7521 section 4.2).
         request.param("client_id", context.client_id);
         request.param("client_assertion_type", ASSERTION_TYPE);
@@ -66,7 +71,7 @@ impl ClientAssertion {
     }
 
     /// One audience, and a text: a list would let one server use the assertion at another
-    /// (draft-ietf-oauth-rfc7523bis).
+    /// (RFC 10070).
     fn audience(&self, context: &ClientAuthContext<'_>) -> Result<String, ClientAuthError> {
         let wish = self.audience.as_ref().unwrap_or(&context.quirks.client_assertion_audience);
         let endpoint = || context.token_endpoint.map(Url::as_str);

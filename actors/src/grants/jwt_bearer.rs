@@ -40,6 +40,8 @@ enum Credential {
 struct JwtBearer {
     credential: Credential,
     claims: Claims,
+    /// Its type, if not `JWT`.
+    typ: Option<String>,
     /// Whether the scope is a parameter of the request.
     send_scope: bool,
 }
@@ -68,6 +70,7 @@ fn read(settings: &mut Settings, profile: &mut Settings) -> Result<JwtBearer, Se
     let not_before = settings.take_flag("not_before")?.unwrap_or(false);
     let scope_claim = settings.take_flag("scope_claim")?.unwrap_or(account.is_some());
     let send_scope = settings.take_flag("send_scope")?.unwrap_or(account.is_none());
+    let typ = settings.take_text("typ")?;
     let further = claims::further(settings.take_value("claims")?)?;
     let sign_with = settings.take_text("sign_with")?;
 
@@ -85,7 +88,7 @@ fn read(settings: &mut Settings, profile: &mut Settings) -> Result<JwtBearer, Se
     };
     let credential = credential(settings, sign_with.as_deref(), account, profile)?;
     let claims = Claims { issuer, subject, audience, lifetime, not_before, scope_claim, further };
-    Ok(JwtBearer { credential, claims, send_scope })
+    Ok(JwtBearer { credential, claims, typ, send_scope })
 }
 
 fn credential(
@@ -139,15 +142,18 @@ impl Grant for JwtBearer {
         self.claims.placeholders()
     }
 
-    fn signing_keys(&self) -> Vec<SigningKey> {
+    fn signing_keys(&self) -> Option<&SigningKeys> {
         match &self.credential {
-            Credential::Keys(keys) => keys.published(),
-            Credential::ServiceAccount(_) | Credential::Secret(..) => Vec::new(),
+            Credential::Keys(keys) => Some(keys),
+            Credential::ServiceAccount(_) | Credential::Secret(..) => None,
         }
     }
 
     fn token_request(&self, context: &GrantContext<'_>) -> Result<TokenRequest, GrantError> {
-        let jwt = Jwt::new(self.claims.of(context)?);
+        let mut jwt = Jwt::new(self.claims.of(context)?);
+        if let Some(typ) = &self.typ {
+            jwt = jwt.typ(typ);
+        }
         let current;
         let signer = match &self.credential {
             Credential::Keys(keys) => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
+use actix::{Actor, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture};
 
 use super::authorization;
 use super::consent::{self, Revoked};
@@ -14,6 +14,7 @@ use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::introspection;
+use super::managed_keys;
 use super::messages::{
     AuthorizationTarget, AuthorizeDevice, DevicePoll, GetAccessToken, GetConnection, GetUserInfo,
     ImportConnection, IntrospectConnection, PollDevice, PrepareAuthorization, RedeemAuthorizationCode,
@@ -57,6 +58,11 @@ impl Actor for ProviderActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        if let Some(interval) = managed_keys::interval(&self.context) {
+            ctx.run_interval(interval, |this, _| {
+                actix::spawn(managed_keys::keep(this.context.clone()));
+            });
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod expiry;
 pub mod flights;
 mod grant_request;
 mod introspection;
+pub mod managed_keys;
 pub mod messages;
 mod records;
 mod registration;

@@ -1,6 +1,7 @@
 //! Profiles as configuration would give them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 
@@ -60,6 +61,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
         introspect_expiry: false,
         refresh: RefreshPolicy::default(),
         retry: RetryPolicy::default(),
+        signing_key_lifetime: Duration::from_secs(90 * 24 * 3600),
     }
 }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
 
 use super::messages::{
-    ListConnections, LoadClient, LoadConnection, LoadFlow, LoadFlows, PurgeExpired, RemoveConnection,
-    SaveClient, SaveConnectSession, SaveConnection, SaveFlow, TakeConnectSession, TakeFlow,
+    ListConnections, LoadClient, LoadConnection, LoadFlow, LoadFlows, LoadSigningKeys, PurgeExpired,
+    RemoveConnection, SaveClient, SaveConnectSession, SaveConnection, SaveFlow, SaveSigningKeys,
+    TakeConnectSession, TakeFlow,
 };
 use super::operations::Operations;
 use crate::clock::Clock;
@@ -89,4 +90,6 @@ answered_by! {
     PurgeExpired => purge_expired;
     LoadClient => load_client;
     SaveClient => save_client;
+    LoadSigningKeys => load_signing_keys;
+    SaveSigningKeys => save_signing_keys;
 }

@@ -8,6 +8,7 @@ use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::registration::dynamic::{ClientKey, ClientRecord};
 use crate::registration::policy::RefreshPolicy;
+use crate::registration::signing_keys::ManagedKeyRecord;
 use crate::store::{Expected, Revision, StoreError};
 
 /// Reads one connection's record.
@@ -163,6 +164,24 @@ pub struct SaveClient {
     pub key: ClientKey,
     /// What to write.
     pub record: ClientRecord,
+    /// What must be true.
+    pub expected: Expected,
+}
+
+/// Reads the signing keys that the gateway made for a profile.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<(Revision, ManagedKeyRecord)>, StoreError>")]
+pub struct LoadSigningKeys(pub ProfileId);
+
+/// Writes the signing keys of a profile if `expected` holds; answers once they are durable.
+/// [`StoreError::Conflict`] if it does not hold.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct SaveSigningKeys {
+    /// Whose keys.
+    pub profile: ProfileId,
+    /// What to write.
+    pub record: ManagedKeyRecord,
     /// What must be true.
     pub expected: Expected,
 }

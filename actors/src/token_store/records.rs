@@ -47,6 +47,11 @@ pub(super) fn client_key(key: &ClientKey) -> RecordKey {
     RecordKey(parts.concat())
 }
 
+/// The key of the signing keys that the gateway made for a profile.
+pub(super) fn signing_keys_key(profile: &ProfileId) -> RecordKey {
+    RecordKey([b"signing-keys/", profile.as_str().as_bytes()].concat())
+}
+
 #[derive(Serialize)]
 struct Written<'a, T> {
     v: u32,

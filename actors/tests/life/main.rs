@@ -14,6 +14,7 @@ mod calls;
 mod failures;
 mod identity;
 mod introspection;
+mod managed_keys;
 mod pushed;
 mod registration;
 mod rejection;

@@ -92,6 +92,24 @@ fn a_certificate_that_has_ended_is_a_warning() {
 }
 
 #[test]
+fn one_name_for_different_keys_is_a_warning() {
+    let files: [(&str, &[u8]); 2] = [("one.pem", keys::P256), ("two.pem", keys::ED25519)];
+    let lines = |key: &str| format!("{SIGNER}signing_key = {{ file = \"{key}\" }}\nkey_id = \"2026\"\n");
+    let second =
+        |key: &str| format!("{}[profiles.erp]\nprovider = \"acme\"\n{}", lines("one.pem"), lines(key));
+    let about_names = |key: &str| {
+        let warnings = with_profile(&second(key), &files).unwrap().warnings;
+        let texts = warnings.iter().map(ToString::to_string);
+        texts.filter(|text| text.contains("key_id")).collect::<Vec<_>>()
+    };
+    assert_eq!(about_names("one.pem"), [] as [&str; 0]);
+    let [warning] = about_names("two.pem").try_into().unwrap();
+    let expected =
+        "profiles.erp.key_id: \"2026\" also names another key, of profile crm; give each its own name";
+    assert!(warning.ends_with(expected), "{warning}");
+}
+
+#[test]
 fn who_vouches_needs_no_client_identifier_and_no_consent() {
     let files: [(&str, &[u8]); 1] = [("crm.pem", keys::P256)];
     let assertion = "[profiles.crm.assertion]\nsigning_key = { file = \"crm.pem\" }\n";

@@ -74,8 +74,15 @@ fn the_claims_are_those_of_rfc_7523_section_3() {
     let again = verified(&assertion(&method, &context), &p256(), Algorithm::ES256);
     assert_ne!(again["jti"], jti, "servers refuse an assertion that they have seen");
 
-    let method = with_key([("client_assertion_not_before", Setting::Value(true.into()))]);
-    assert_eq!(verified(&assertion(&method, &context), &p256(), Algorithm::ES256)["nbf"], 1_700_000_000);
+    let typ = |jwt: &Secret| jsonwebtoken::decode_header(jwt.expose()).unwrap().typ.unwrap();
+    assert_eq!(typ(&assertion(&method, &context)), "JWT");
+    let method = with_key([
+        ("client_assertion_not_before", Setting::Value(true.into())),
+        ("client_assertion_typ", text("client-authentication+jwt")),
+    ]);
+    let signed = assertion(&method, &context);
+    assert_eq!(verified(&signed, &p256(), Algorithm::ES256)["nbf"], 1_700_000_000);
+    assert_eq!(typ(&signed), "client-authentication+jwt");
 }
 
 #[test]
@@ -144,7 +151,7 @@ fn the_header_names_key_and_certificate_and_all_keys_are_published() {
     let context = ClientAuthContext { issuer: Some("https://as.example"), ..context(&quirks) };
     let header = jsonwebtoken::decode_header(assertion(&method, &context).expose()).unwrap();
     assert_eq!((header.alg, header.kid.as_deref()), (Algorithm::PS256, Some("2026")));
-    let published = method.signing_keys();
+    let published = method.signing_keys().unwrap().published();
     assert_eq!(published[0].x5t_s256(), header.x5t_s256);
     assert_eq!(published.iter().map(|key| key.algorithm().name()).collect::<Vec<_>>(), ["PS256", "EdDSA"]);
 
