@@ -100,7 +100,8 @@ fn changed(xml: &str, part: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn xmlsec1_and_signxml_verify_what_is_signed_and_nothing_else() {
     let keys = TestKeys::get().await;
-    let methods = [("rsa", None), ("rsa", Some("RS384")), ("rsa", Some("RS512")), ("ec", None)];
+    let methods =
+        [("rsa", None), ("rsa", Some("RS384")), ("rsa", Some("RS512")), ("ec", None), ("p384", None)];
     for (key, algorithm) in methods {
         let odd = "<ü> & \"'\t\r\n]]> {{x}}";
         let xml = signed(key, algorithm, vec![("issuer", text(odd)), ("subject", text(odd))]).await;
@@ -326,7 +327,8 @@ async fn the_strict_endpoint_takes_a_right_saml_assertion_and_names_each_wrong_c
         let end = xml.find("</ds:Signature>").unwrap() + "</ds:Signature>".len();
         xml[xml.find("<ds:Signature ").unwrap()..end].to_owned()
     };
-    let wrong: [(&str, &dyn Fn(&str) -> String); 5] = [
+    type Change<'a> = &'a dyn Fn(&str) -> String;
+    let wrong: [(&str, Change<'_>); 5] = [
         ("changed", &|xml| xml.replace(">alice<", ">bob<")),
         ("none", &|xml| xml.replace(&signature(xml), "")),
         ("twice", &|xml| xml.replace(&signature(xml), &signature(xml).repeat(2))),
