@@ -186,7 +186,7 @@ impl Grant for Saml2Bearer {
         }
     }
 
-    fn takes_assertion(&self) -> bool {
+    fn needs_assertion(&self) -> bool {
         matches!(self.source, Source::Call)
     }
 
@@ -194,10 +194,9 @@ impl Grant for Saml2Bearer {
         let xml = match &self.source {
             Source::Built(issuer) => issuer.assertion(context)?,
             Source::Call => {
-                let what = "the assertion that its call hands over in `Claviger-Assertion`";
-                let missing = GrantError::Missing { grant: NAME, what };
-                let xml = check::decode(context.call.assertion.as_ref().ok_or(missing)?.expose())?;
-                check::check(&xml, context.now)?;
+                let given = context.call.assertion.as_ref().ok_or(GrantError::NoAssertion)?;
+                let xml = check::decode(given.expose()).map_err(GrantError::CallAssertion)?;
+                check::check(&xml, context.now).map_err(GrantError::CallAssertion)?;
                 xml
             }
             Source::Given(xml) => {

@@ -139,13 +139,13 @@ fn somebody_elses_assertion_needs_no_key_and_no_client() {
         build(&mut table(&[("assertion", Setting::Table(table(&[("source", source)])))])).unwrap()
     };
     let (header, given) = (other(text("header")), other(Setting::Secret("<planted/>".into())));
-    assert!(header.takes_assertion() && !given.takes_assertion());
+    assert!(header.needs_assertion() && !given.needs_assertion());
     for grant in [&header, &given] {
         assert!(!grant.needs_client_id() && !grant.needs_person());
         assert!(grant.signing_keys().is_empty() && grant.placeholders().is_empty());
         assert!(!format!("{grant:?}").contains("planted"), "{grant:?}");
     }
     let ours = built(&[]).unwrap();
-    assert!(ours.needs_client_id() && ours.signing_keys().len() == 1 && !ours.takes_assertion());
+    assert!(ours.needs_client_id() && ours.signing_keys().len() == 1 && !ours.needs_assertion());
     assert!(!built(&[("issuer", text("urn:me"))]).unwrap().needs_client_id());
 }
