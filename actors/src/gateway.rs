@@ -31,11 +31,13 @@ use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::provider::actor::ProviderActor;
 use crate::provider::context::{ProviderContext, ProviderDeps};
 use crate::provider::error::TokenError;
+use crate::provider::managed_keys;
 use crate::provider::messages::{
     GetAccessToken, GetConnection, ImportConnection, RefreshAhead, RefreshNow, RevokeConnection,
 };
 use crate::proxy::actor::TokenSource;
 use crate::proxy::route::RoutingTable;
+use crate::registration::signing_keys::SigningKeys;
 use crate::snapshot::Connections;
 use crate::store::sealed::Vault;
 use crate::store::{StoreError, TokenStore};
@@ -129,7 +131,8 @@ impl GatewayHandle {
     /// Must be called within an actix `System`.
     ///
     /// # Errors
-    /// [`StoreError::Keys`] if the encryption keys do not fit the store, before anything is changed.
+    /// [`StoreError::Keys`] if the encryption keys do not fit the store, before anything is changed;
+    /// others if managed signing keys cannot be had from it.
     pub async fn start(parts: GatewayParts) -> Result<Self, StoreError> {
         let GatewayParts { profiles, routing, store, vault, transport, clock, entropy, cached_connections } =
             parts;
@@ -176,6 +179,9 @@ impl GatewayHandle {
             })
             .collect();
 
+        for provider in providers.values() {
+            managed_keys::maintain(&provider.context).await?;
+        }
         let registrar = ports::start_registrar(&supervisor, arbiter, &providers, &store, &clock, &entropy);
         let routing = ArcSwap::from_pointee(routing);
         Ok(Self(Arc::new(Engine {
@@ -215,7 +221,8 @@ impl GatewayHandle {
     /// The public keys that profiles sign with, each once, in the order of the profiles (RFC 7517).
     pub fn published_keys(&self) -> Vec<serde_json::Value> {
         let mut keys: Vec<SigningKey> = Vec::new();
-        for key in self.0.providers.values().flat_map(|provider| provider.context.profile.signing_keys()) {
+        let profiles = self.0.providers.values().map(|provider| &provider.context.profile);
+        for key in profiles.flat_map(|profile| profile.signing_keys()).flat_map(SigningKeys::published) {
             if !keys.contains(&key) {
                 keys.push(key);
             }

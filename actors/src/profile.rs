@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::client_auth::ClientAuthentication;
 use crate::connection::OriginSet;
 use crate::grants::Grant;
-use crate::protocol::signing_key::SigningKey;
 use crate::registration::ClientRegistration;
+use crate::registration::signing_keys::SigningKeys;
 
 /// Everything a `ProviderActor` needs to know of its profile.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Profile {
 
 impl Profile {
     /// The keys that this profile signs with, of its client authentication and its grant.
-    pub fn signing_keys(&self) -> impl Iterator<Item = SigningKey> {
+    pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKeys> {
         self.client_auth.signing_keys().into_iter().chain(self.grant.signing_keys())
     }
 }

@@ -74,6 +74,8 @@ table! {
         public_url: Located<String>,
         /// Worker threads; by default one a processor.
         workers: Located<u64>,
+        /// How long a signing key of the gateway's own signs.
+        signing_key_lifetime: Located<Duration>,
     }
 }
 

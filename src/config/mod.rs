@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use claviger_actors::clock::{Clock as _, SystemClock};
 use claviger_actors::profile::Profile;
@@ -76,6 +77,8 @@ pub struct ServerConfig {
     pub public_url: Url,
     /// Worker threads.
     pub workers: usize,
+    /// How long a signing key of the gateway's own signs.
+    pub signing_key_lifetime: Duration,
 }
 
 /// `[listeners]`
@@ -153,6 +156,9 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         providers: catalogue::Providers(provider_files),
         routing: &routing,
         redirect_uri: redirect_uri.as_ref(),
+        signing_key_lifetime: server
+            .as_ref()
+            .map_or(server::SIGNING_KEY_LIFETIME, |server| server.signing_key_lifetime),
         secrets,
     }
     .check(profile_files, faults);

@@ -58,6 +58,8 @@ pub(super) struct Profiles<'a> {
     pub(super) routing: &'a RoutingTable,
     /// The redirection endpoint, unless `public_url` is at fault.
     pub(super) redirect_uri: Option<&'a Url>,
+    /// How long a managed signing key signs.
+    pub(super) signing_key_lifetime: Duration,
     /// Where secrets come from.
     pub(super) secrets: &'a Secrets<'a>,
 }
@@ -113,6 +115,7 @@ impl Profiles<'_> {
                 default_token_lifetime,
                 refresh: RefreshPolicy::default(),
                 retry: RetryPolicy::default(),
+                signing_key_lifetime: self.signing_key_lifetime,
             },
             grant: grant?,
             grant_name: grant_row?.name,

@@ -1,6 +1,7 @@
 //! Checks `[server]` and `[listeners]`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use claviger_actors::protocol::secret::Secret;
 use url::Url;
@@ -14,6 +15,12 @@ use super::{Listeners, ServerConfig};
 
 /// More would only cost memory.
 const MAX_WORKERS: u64 = 256;
+
+/// How long a managed signing key signs, unless configured.
+pub(super) const SIGNING_KEY_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Half of it must be longer than providers keep our key set.
+const SHORTEST_KEY_LIFETIME: Duration = Duration::from_secs(3600);
+const LONGEST_KEY_LIFETIME: Duration = Duration::from_secs(3653 * 24 * 3600);
 
 /// Checks `[server]`.
 pub(super) fn server(file: Option<&ServerFile>, whole: &Place, faults: &mut Faults) -> Option<ServerConfig> {
@@ -31,7 +38,21 @@ pub(super) fn server(file: Option<&ServerFile>, whole: &Place, faults: &mut Faul
             None
         }
     };
-    Some(ServerConfig { public_url: public_url?, workers: workers? })
+    let signing_key_lifetime = match file.and_then(|file| file.signing_key_lifetime.as_ref()) {
+        None => Some(SIGNING_KEY_LIFETIME),
+        Some(given) if (SHORTEST_KEY_LIFETIME..=LONGEST_KEY_LIFETIME).contains(&given.value) => {
+            Some(given.value)
+        }
+        Some(given) => {
+            faults.push(&given.at, "must be from 1h, so that providers see keys in time, to 10years");
+            None
+        }
+    };
+    Some(ServerConfig {
+        public_url: public_url?,
+        workers: workers?,
+        signing_key_lifetime: signing_key_lifetime?,
+    })
 }
 
 /// The redirection endpoint: `{public_url}/callback`, joined as text so that nothing is lost.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use claviger_actors::clock::Timestamp;
 use claviger_actors::profile::Profile;
+use claviger_actors::registration::signing_keys::SigningKeys;
 
 use super::environment::Environment;
 use super::error::{ConfigError, KeyPath, Origin, Place};
@@ -64,7 +65,9 @@ pub(super) fn certificates(
     for profile in profiles {
         let Some(file) = files.get(profile.registration.profile.as_str()) else { continue };
         let own = if file.settings.contains_key("certificate") { "certificate" } else { "signing_key" };
-        let (of_client, of_grant) = (profile.client_auth.signing_keys(), profile.grant.signing_keys());
+        let all = |keys: Option<&SigningKeys>| keys.map(SigningKeys::published).unwrap_or_default();
+        let (of_client, of_grant) =
+            (all(profile.client_auth.signing_keys()), all(profile.grant.signing_keys()));
         let keys =
             of_client.iter().map(|key| (own, key)).chain(of_grant.iter().map(|key| ("assertion", key)));
         for (place, key) in keys {

@@ -18,10 +18,10 @@ use url::Url;
 
 use crate::clock::{Entropy, Timestamp};
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::SigningKey;
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::quirks::Quirks;
 use crate::registration::settings::{Settings, SettingsError};
+use crate::registration::signing_keys::SigningKeys;
 
 /// What a method may draw on.
 pub struct ClientAuthContext<'a> {
@@ -59,9 +59,9 @@ pub trait ClientAuthentication: Send + Sync + fmt::Debug {
         1
     }
 
-    /// The keys it signs with, the current one first: their public halves are published.
-    fn signing_keys(&self) -> Vec<SigningKey> {
-        Vec::new()
+    /// The keys it signs with: their public halves are published.
+    fn signing_keys(&self) -> Option<&SigningKeys> {
+        None
     }
 
     /// Adds the proof to `request`. Called anew for every attempt.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::assertion::ClientAssertion;
 use super::{ClientAuthContext, ClientAuthError, ClientAuthentication};
 use crate::protocol::jws::Signer;
-use crate::protocol::signing_key::SigningKey;
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
 use crate::registration::signing_keys::SigningKeys;
@@ -26,8 +25,8 @@ pub(super) fn build(settings: &mut Settings) -> Result<Arc<dyn ClientAuthenticat
 }
 
 impl ClientAuthentication for PrivateKeyJwt {
-    fn signing_keys(&self) -> Vec<SigningKey> {
-        self.keys.published()
+    fn signing_keys(&self) -> Option<&SigningKeys> {
+        Some(&self.keys)
     }
 
     fn authenticate(

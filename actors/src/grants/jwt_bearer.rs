@@ -139,10 +139,10 @@ impl Grant for JwtBearer {
         self.claims.placeholders()
     }
 
-    fn signing_keys(&self) -> Vec<SigningKey> {
+    fn signing_keys(&self) -> Option<&SigningKeys> {
         match &self.credential {
-            Credential::Keys(keys) => keys.published(),
-            Credential::ServiceAccount(_) | Credential::Secret(..) => Vec::new(),
+            Credential::Keys(keys) => Some(keys),
+            Credential::ServiceAccount(_) | Credential::Secret(..) => None,
         }
     }
 

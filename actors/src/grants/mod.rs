@@ -22,11 +22,12 @@ use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::saml::SamlError;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::{KeyError, SigningKey};
+use crate::protocol::signing_key::KeyError;
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
 use crate::registration::settings::{Settings, SettingsError};
+use crate::registration::signing_keys::SigningKeys;
 
 /// What a grant may draw on.
 pub struct GrantContext<'a> {
@@ -124,9 +125,9 @@ pub trait Grant: Send + Sync + fmt::Debug {
         false
     }
 
-    /// The keys it signs with, the current one first: their public halves are published.
-    fn signing_keys(&self) -> Vec<SigningKey> {
-        Vec::new()
+    /// The keys it signs with: their public halves are published.
+    fn signing_keys(&self) -> Option<&SigningKeys> {
+        None
     }
 
     /// Builds the request, or says what is missing, such as a person's consent.

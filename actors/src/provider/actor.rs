@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
+use actix::{Actor, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture};
 
 use super::consent;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
+use super::managed_keys;
 use super::messages::{
     AuthorizationTarget, GetAccessToken, GetAuthorizationTarget, GetConnection, ImportConnection,
     RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
@@ -45,6 +46,11 @@ impl Actor for ProviderActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        if let Some(interval) = managed_keys::interval(&self.context) {
+            ctx.run_interval(interval, |this, _| {
+                actix::spawn(managed_keys::keep(this.context.clone()));
+            });
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod exchange;
 mod expiry;
 pub mod flights;
 mod grant_request;
+pub mod managed_keys;
 pub mod messages;
 mod records;
 mod save;

@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use crate::connection::ConnectionRecord;
-use crate::protocol::identifiers::ConnectionId;
+use crate::protocol::identifiers::{ConnectionId, ProfileId};
+use crate::registration::signing_keys::ManagedKeyRecord;
 use crate::store::{Expected, Revision, StoreError};
 use crate::supervision::{ActorRef, AskError};
 use crate::token_store::actor::TokenStoreActor;
-use crate::token_store::messages::{LoadConnection, RemoveConnection, SaveConnection, StoredConnection};
+use crate::token_store::messages::{
+    LoadConnection, LoadSigningKeys, RemoveConnection, SaveConnection, SaveSigningKeys, StoredConnection,
+};
 
 /// Longest wait for the store, restarts included.
 const STORE_DEADLINE: Duration = Duration::from_secs(5);
@@ -66,6 +69,25 @@ impl Records {
             Err(StoreError::Conflict { .. }) if self.load(id).await?.is_none() => Ok(()),
             answer => answer,
         }
+    }
+
+    pub(super) async fn load_signing_keys(
+        &self,
+        profile: &ProfileId,
+    ) -> Result<Option<(Revision, ManagedKeyRecord)>, StoreError> {
+        let message = LoadSigningKeys(profile.clone());
+        self.store.ask_idempotent(message, STORE_DEADLINE).await.map_err(unavailable)?
+    }
+
+    /// Saves once; whoever asks reads again afterwards, whatever the answer.
+    pub(super) async fn save_signing_keys(
+        &self,
+        profile: &ProfileId,
+        record: ManagedKeyRecord,
+        expected: Expected,
+    ) -> Result<(), StoreError> {
+        let message = SaveSigningKeys { profile: profile.clone(), record, expected };
+        self.store.ask(message, STORE_DEADLINE).await.map_err(unavailable)?
     }
 }
 

@@ -54,4 +54,6 @@ pub struct ClientRegistration {
     pub refresh: RefreshPolicy,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// How long a signing key of the gateway's own signs, before the next one does.
+    pub signing_key_lifetime: Duration,
 }

@@ -1,6 +1,7 @@
 //! Profiles as configuration would give them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 
@@ -54,6 +55,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
         default_token_lifetime: None,
         refresh: RefreshPolicy::default(),
         retry: RetryPolicy::default(),
+        signing_key_lifetime: Duration::from_secs(90 * 24 * 3600),
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
 
 use super::messages::{
-    ListConnections, LoadConnection, LoadFlow, LoadFlows, PurgeExpired, RemoveConnection, SaveConnectSession,
-    SaveConnection, SaveFlow, TakeConnectSession, TakeFlow,
+    ListConnections, LoadConnection, LoadFlow, LoadFlows, LoadSigningKeys, PurgeExpired, RemoveConnection,
+    SaveConnectSession, SaveConnection, SaveFlow, SaveSigningKeys, TakeConnectSession, TakeFlow,
 };
 use super::operations::Operations;
 use crate::clock::Clock;
@@ -87,4 +87,6 @@ answered_by! {
     SaveConnectSession => save_connect_session;
     TakeConnectSession => take_connect_session;
     PurgeExpired => purge_expired;
+    LoadSigningKeys => load_signing_keys;
+    SaveSigningKeys => save_signing_keys;
 }

@@ -7,6 +7,7 @@ use crate::connection::{Connection, ConnectionRecord, ConnectionState, Connectio
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::registration::policy::RefreshPolicy;
+use crate::registration::signing_keys::ManagedKeyRecord;
 use crate::store::{Expected, Revision, StoreError};
 
 /// Reads one connection's record.
@@ -135,4 +136,22 @@ pub struct TakeConnectSession(pub StateHash);
 pub struct PurgeExpired {
     /// What counts as now.
     pub now: Timestamp,
+}
+
+/// Reads the signing keys that the gateway made for a profile.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<(Revision, ManagedKeyRecord)>, StoreError>")]
+pub struct LoadSigningKeys(pub ProfileId);
+
+/// Writes the signing keys of a profile if `expected` holds; answers once they are durable.
+/// [`StoreError::Conflict`] if it does not hold.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct SaveSigningKeys {
+    /// Whose keys.
+    pub profile: ProfileId,
+    /// What to write.
+    pub record: ManagedKeyRecord,
+    /// What must be true.
+    pub expected: Expected,
 }

@@ -12,14 +12,17 @@ use tokio::time::timeout;
 
 use super::group_commit::{GroupCommit, Progress};
 use super::messages::{
-    ConnectionPage, ListConnections, LoadConnection, LoadFlow, LoadFlows, PurgeExpired, RemoveConnection,
-    SaveConnectSession, SaveConnection, SaveFlow, StoredConnection, TakeConnectSession, TakeFlow,
+    ConnectionPage, ListConnections, LoadConnection, LoadFlow, LoadFlows, LoadSigningKeys, PurgeExpired,
+    RemoveConnection, SaveConnectSession, SaveConnection, SaveFlow, SaveSigningKeys, StoredConnection,
+    TakeConnectSession, TakeFlow,
 };
 use super::records::{
     connection_id, connection_key, hash_key, open, open_connection, profile_prefix, seal, seal_connection,
+    signing_keys_key,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::flow::record::{ConnectSession, FlowRecord};
+use crate::registration::signing_keys::ManagedKeyRecord;
 use crate::store::sealed::Vault;
 use crate::store::{
     Expected, Record, RecordKey, Revision, StoreError, Table, TokenStore, Write, WriteOutcome,
@@ -189,6 +192,19 @@ impl Operations {
             return Ok(None);
         };
         Ok(self.take(Table::ConnectSession, key, revision).await?.then_some(session))
+    }
+
+    pub(super) async fn load_signing_keys(
+        &self,
+        LoadSigningKeys(profile): LoadSigningKeys,
+    ) -> Result<Option<(Revision, ManagedKeyRecord)>, StoreError> {
+        self.load_sealed(Table::Meta, &signing_keys_key(&profile)).await
+    }
+
+    pub(super) async fn save_signing_keys(&self, message: SaveSigningKeys) -> Result<(), StoreError> {
+        let key = signing_keys_key(&message.profile);
+        let value = seal(&self.vault, Table::Meta, &key, &message.record)?;
+        self.save(Table::Meta, key, value, message.expected).await.map(drop)
     }
 
     pub(super) async fn purge_expired(

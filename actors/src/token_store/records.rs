@@ -40,6 +40,11 @@ pub(super) fn hash_key(hash: &StateHash) -> RecordKey {
     RecordKey(hash.0.to_vec())
 }
 
+/// The key of the signing keys that the gateway made for a profile.
+pub(super) fn signing_keys_key(profile: &ProfileId) -> RecordKey {
+    RecordKey([b"signing-keys/", profile.as_str().as_bytes()].concat())
+}
+
 #[derive(Serialize)]
 struct Written<'a, T> {
     v: u32,

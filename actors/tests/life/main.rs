@@ -12,6 +12,7 @@
 mod binding;
 mod failures;
 mod identity;
+mod managed_keys;
 mod rejection;
 mod replicas;
 mod saving;

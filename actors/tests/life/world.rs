@@ -213,6 +213,11 @@ impl World {
 
     /// Starts an engine over the store: another process, as far as the others know.
     pub async fn start(&self) -> GatewayHandle {
+        self.start_with(self.profiles.clone()).await
+    }
+
+    /// As [`World::start`], with profiles that no other engine shares.
+    pub async fn start_with(&self, profiles: Vec<Profile>) -> GatewayHandle {
         let seed = {
             let mut seed = self.seed.lock();
             *seed += 1;
@@ -222,7 +227,7 @@ impl World {
         let key = SealingKey::from_base64(&Secret::new(STANDARD.encode([7u8; 32]))).unwrap();
         let keyring = Keyring::new("k1", BTreeMap::from([("k1".to_owned(), key)])).unwrap();
         let parts = GatewayParts {
-            profiles: self.profiles.iter().cloned().map(Arc::new).collect(),
+            profiles: profiles.into_iter().map(Arc::new).collect(),
             routing: RoutingTable::default(),
             store: self.store.clone(),
             vault: Vault::new(keyring, entropy.clone()),

@@ -5,6 +5,11 @@ use super::{KEY, Variables, faults, good};
 /// What is put in the place of what, and the one fault that it makes.
 const BAD: &[(&str, &str, &str)] = &[
     ("[server]", "[servr]\n[server]", "servr: unknown key; did you mean `server`?"),
+    (
+        "[server]",
+        "[server]\nsigning_key_lifetime = \"59m\"",
+        "server.signing_key_lifetime: must be from 1h, so that providers see keys in time, to 10years",
+    ),
     ("path = \"data\"", "pth = \"data\"", "store.pth: unknown key; did you mean `path`?"),
     (
         "client_secret =",

@@ -144,7 +144,7 @@ fn the_header_names_key_and_certificate_and_all_keys_are_published() {
     let context = ClientAuthContext { issuer: Some("https://as.example"), ..context(&quirks) };
     let header = jsonwebtoken::decode_header(assertion(&method, &context).expose()).unwrap();
     assert_eq!((header.alg, header.kid.as_deref()), (Algorithm::PS256, Some("2026")));
-    let published = method.signing_keys();
+    let published = method.signing_keys().unwrap().published();
     assert_eq!(published[0].x5t_s256(), header.x5t_s256);
     assert_eq!(published.iter().map(|key| key.algorithm().name()).collect::<Vec<_>>(), ["PS256", "EdDSA"]);
 

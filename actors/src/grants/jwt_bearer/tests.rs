@@ -148,7 +148,7 @@ fn the_client_secret_can_sign_and_stays_for_the_client_authentication() {
     let key = DecodingKey::from_secret(b"a shared secret of some length");
     let (header, claims) = read(sent.get("assertion").unwrap().expose(), &key, Algorithm::HS512);
     assert_eq!((header.kid, claims["sub"].as_str()), (None, Some("alice")));
-    assert!(grant.signing_keys().is_empty());
+    assert!(grant.signing_keys().is_none());
     assert_eq!(settings.leftovers().count(), 0, "it is used, even if the client authentication is none");
 
     let mut settings = Settings::default();
@@ -187,7 +187,7 @@ fn a_google_service_account_is_read_as_it_is() {
     let expected = json!({ "iss": "robot@p.iam.gserviceaccount.com", "aud": "https://oauth2.googleapis.com/token",
         "scope": "api web", "iat": 1_700_000_000, "exp": 1_700_003_600 });
     assert_eq!(Value::Object(claims), expected);
-    assert!(!grant.needs_client_id() && grant.placeholders().is_empty() && grant.signing_keys().is_empty());
+    assert!(!grant.needs_client_id() && grant.placeholders().is_empty() && grant.signing_keys().is_none());
 
     let delegated = with(&[("subject", "{subject}@acme.example")]).unwrap();
     let sent = request(&delegated, Quirks::default()).unwrap();

@@ -109,3 +109,20 @@ fn every_fault_names_its_key_and_what_to_do() {
         assert!(fault.starts_with(expected), "{fault}");
     }
 }
+
+#[test]
+fn a_managed_key_is_the_gateways_own_until_another_is_installed() {
+    let keys = take([("signing_key", value("managed")), ("signing_alg", value("ES256"))]).unwrap().unwrap();
+    assert!(keys.is_managed());
+    let stored = SigningKey::load(keys::RFC7515_A3, None, None).unwrap();
+    let shared = keys.clone();
+    shared.install(&KeySet { current: stored.clone(), others: Vec::new() });
+    assert_eq!(keys.published(), [stored]);
+
+    for key in ["key_id", "certificate", "signing_key_password"] {
+        let fault = refused([("signing_key", value("managed")), (key, value("x"))]);
+        assert_eq!(fault, format!("{key}: cannot be given for a managed key; leave it out"));
+    }
+    let fault = refused([("signing_key", value("managed")), ("signing_alg", value("RS256"))]);
+    assert!(fault.starts_with("signing_alg: cannot be chosen for a managed key"), "{fault}");
+}
