@@ -71,10 +71,12 @@ pub(super) fn check(file: &ProfileFile, profile: &Profile, faults: &mut Faults) 
     if let Some(algorithm) = registration.dpop.filter(|algorithm| is_weak(algorithm.name())) {
         weak(&file.at.join("dpop_signing_alg"), algorithm.name());
     }
-    let clients = profile.client.auth().into_iter().flat_map(|auth| auth.signing_keys()).take(1);
-    let grants = profile.grant.signing_keys().into_iter().take(1);
-    for key in clients.chain(grants).filter(|key| is_weak(key.algorithm().name())) {
-        weak(&file.at.join("signing_alg"), key.algorithm().name());
+    let of_client = profile.client.auth().and_then(|auth| auth.signing_keys());
+    for keys in of_client.into_iter().chain(profile.grant.signing_keys()) {
+        let algorithm = keys.current().algorithm();
+        if is_weak(algorithm.name()) {
+            weak(&file.at.join("signing_alg"), algorithm.name());
+        }
     }
     if let Some(keys) = &registration.authorization.request_object
         && is_weak(keys.current().algorithm().name())

@@ -73,7 +73,7 @@ impl StrictAssertions {
 pub struct TestKeys(TempDir);
 
 impl TestKeys {
-    /// `rsa`, `ec` and `other` (RSA).
+    /// `rsa`, `ec` (P-256), `p384` and `other` (RSA).
     pub async fn get() -> &'static Self {
         static KEYS: OnceCell<TestKeys> = OnceCell::const_new();
         KEYS.get_or_init(|| async {

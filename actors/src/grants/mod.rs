@@ -98,7 +98,10 @@ pub enum GrantError {
     /// The call brings no assertion.
     #[error("the call has no assertion; send it as Claviger-Assertion")]
     NoAssertion,
-    /// The assertion is wrong.
+    /// The assertion that the call brings cannot be used.
+    #[error("the call's assertion, Claviger-Assertion, {0}")]
+    CallAssertion(SamlError),
+    /// A SAML assertion cannot be built or used.
     #[error("the SAML assertion {0}")]
     Saml(#[from] SamlError),
     /// Something the grant needs is not there.
@@ -144,8 +147,8 @@ pub trait Grant: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Whether the call itself hands over the assertion ([`CallContext::assertion`]). Its token is then
-    /// of whoever that assertion names: only calls with the same assertion may share it.
+    /// Whether it needs an assertion that the caller hands over ([`CallContext::assertion`]). Its token is
+    /// then of whoever that assertion names: only calls with the same assertion may share it.
     fn needs_assertion(&self) -> bool {
         false
     }

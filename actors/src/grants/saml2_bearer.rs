@@ -18,7 +18,6 @@ use crate::protocol::saml::assertion::Assertion;
 use crate::protocol::saml::form::Form;
 use crate::protocol::saml::{check, new_id, signature};
 use crate::protocol::secret::Secret;
-use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::{Placeholder, Template};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
@@ -144,6 +143,10 @@ fn issuer(settings: &mut Settings) -> Result<Issuer, SettingsError> {
         form,
         keys: SigningKeys::require(settings, "a SAML assertion")?,
     };
+    if issuer.keys.is_managed() {
+        let text = "cannot be \"managed\" here: SAML servers are told the key beforehand; give it one";
+        return Err(wrong("signing_key", text));
+    }
     signature::check_algorithm(&issuer.keys.current())
         .map_err(|error| wrong("signing_alg", &error.to_string()))?;
     Ok(issuer)
@@ -179,10 +182,10 @@ impl Grant for Saml2Bearer {
         matches!(&self.source, Source::Built(issuer) if issuer.issuer.is_none())
     }
 
-    fn signing_keys(&self) -> Vec<SigningKey> {
+    fn signing_keys(&self) -> Option<&SigningKeys> {
         match &self.source {
-            Source::Built(issuer) => issuer.keys.published(),
-            Source::Call | Source::Given(_) => Vec::new(),
+            Source::Built(issuer) => Some(&issuer.keys),
+            Source::Call | Source::Given(_) => None,
         }
     }
 
@@ -194,10 +197,9 @@ impl Grant for Saml2Bearer {
         let xml = match &self.source {
             Source::Built(issuer) => issuer.assertion(context)?,
             Source::Call => {
-                let what = "the assertion that its call hands over in `Claviger-Assertion`";
-                let missing = GrantError::Missing { grant: NAME, what };
-                let xml = check::decode(context.call.assertion.as_ref().ok_or(missing)?.expose())?;
-                check::check(&xml, context.now)?;
+                let given = context.call.assertion.as_ref().ok_or(GrantError::NoAssertion)?;
+                let xml = check::decode(given.expose()).map_err(GrantError::CallAssertion)?;
+                check::check(&xml, context.now).map_err(GrantError::CallAssertion)?;
                 xml
             }
             Source::Given(xml) => {

@@ -263,7 +263,10 @@ pub(super) fn grant(
         GrantError::ConsentNeeded => {
             failure(FailureClass::GrantDead, Reason::NeverConnected, error.to_string())
         }
-        GrantError::Call { .. } | GrantError::NoCallerToken | GrantError::NoAssertion => incomplete(&error),
+        GrantError::Call { .. }
+        | GrantError::NoCallerToken
+        | GrantError::NoAssertion
+        | GrantError::CallAssertion(_) => incomplete(&error),
         other => failure(FailureClass::Internal, Reason::InternalError, other.to_string()),
     })
 }

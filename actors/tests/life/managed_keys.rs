@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use claviger_actors::client_auth;
+use claviger_actors::profile::ClientSource;
 use claviger_actors::profile::Profile;
 use claviger_actors::registration::settings::{Setting, Settings};
 use claviger_actors::testing::profiles::{profile, registration};
@@ -19,7 +20,8 @@ fn signer() -> Vec<Profile> {
     let mut settings = Settings::default();
     settings.insert("signing_key", Setting::Value("managed".into()));
     let row = client_auth::find("private_key_jwt").unwrap();
-    (signer.client_auth, signer.client_auth_name) = ((row.build)(&mut settings).unwrap(), row.name);
+    signer.client = ClientSource::given("client", (row.build)(&mut settings).unwrap());
+    signer.client_auth_name = row.name;
     vec![signer]
 }
 

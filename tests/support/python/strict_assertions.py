@@ -1,7 +1,7 @@
 """Token endpoints that take assertions, and take them at their word.
 
     strict_assertions.py serve JSON     an HTTP server; prints "listening PORT"; ends with its standard input
-    strict_assertions.py keys FOLDER    writes rsa.pem, rsa.crt, ec.pem, ec.crt, other.pem, other.crt
+    strict_assertions.py keys FOLDER    writes pairs of keys and certificates: rsa, ec, p384, other
     strict_assertions.py verify         reads JSON lines {"xml", "certificate"}; answers each with "ok" or why not,
                                         and with the exclusive canonical form of what the signature covers
 
@@ -307,6 +307,7 @@ def make_keys(folder):
     made = {
         "rsa": rsa.generate_private_key(public_exponent=65537, key_size=2048),
         "ec": ec.generate_private_key(ec.SECP256R1()),
+        "p384": ec.generate_private_key(ec.SECP384R1()),
         "other": rsa.generate_private_key(public_exponent=65537, key_size=2048),
     }
     now = datetime.datetime.now(datetime.timezone.utc)

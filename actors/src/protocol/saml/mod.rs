@@ -52,7 +52,9 @@ pub enum SamlError {
     #[error("has {0} assertions; there must be one")]
     SeveralAssertions(usize),
     /// `ID` is not the one given to it.
-    #[error("must have ID=\"{{id}}\" at its saml:Assertion, so that every assertion is told apart")]
+    #[error(
+        "must have ID=\"{{id}}\" at its saml:Assertion and nowhere else, so that every assertion is told apart"
+    )]
     Id,
     /// `Issuer` does not come first (SAML Core section 2.3.3).
     #[error("must begin with one saml:Issuer; the signature follows it")]

@@ -55,7 +55,9 @@ pub fn sign(xml: &str, id: &str, key: &SigningKey) -> Result<Zeroizing<String>, 
     let method = method(key.algorithm())?;
     let document = parse(xml)?;
     let root = root(&document)?;
-    if root.attribute("ID") != Some(id) {
+    let ids = document.descendants().flat_map(|node| node.attributes());
+    let same = ids.filter(|one| one.name().eq_ignore_ascii_case("id") && one.value() == id).count();
+    if root.attribute("ID") != Some(id) || same != 1 {
         return Err(SamlError::Id);
     }
     if document.descendants().any(|node| node.has_tag_name((XML_DSIG, "Signature"))) {

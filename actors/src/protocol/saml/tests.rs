@@ -250,6 +250,9 @@ fn forms_that_cannot_do_are_refused_at_once() {
 
     let sign = |text: &str| signature::sign(&filled(text, &CallContext::default()).unwrap(), "_1", &KEY);
     assert_eq!(sign(&form("").replace("{id}", "fixed")).unwrap_err(), SamlError::Id);
+    for twice in ["<x ID='{id}'/>", "<x Id='{id}'/>", "<x xml:id='{id}'/>"] {
+        assert_eq!(sign(&form(twice)).unwrap_err(), SamlError::Id, "{twice}");
+    }
     let signature = format!("<x><ds:Signature xmlns:ds=\"{XML_DSIG}\"/></x>");
     assert_eq!(sign(&form(&signature)).unwrap_err(), SamlError::Signed);
     assert_eq!(sign(&form("<x><s:Assertion/></x>")).unwrap_err(), SamlError::SeveralAssertions(2));
@@ -383,6 +386,20 @@ proptest! {
         // Whoever is handed it may send it on.
         let handed_over = check::decode(&URL_SAFE_NO_PAD.encode(&*signed)).unwrap();
         prop_assert_eq!(check::check(&handed_over, NOW), Ok(()));
+    }
+
+    #[test]
+    fn what_is_filled_in_reads_back(value in any_text()) {
+        let mut call = CallContext::default();
+        call.values.insert(Placeholder::Header("x".into()), value.as_str().into());
+        let xml = filled(&form("<x y=\"{header.x}\" z='{header.x}'>{header.x}</x>"), &call).unwrap();
+        let signed = signature::sign(&xml, "_1", &KEY).unwrap();
+        assert_verifies(&signed);
+        let document = parse(&signed).unwrap();
+        let x = only(&document, "x");
+        prop_assert_eq!(x.attribute("y"), Some(&*value));
+        prop_assert_eq!(x.attribute("z"), Some(&*value));
+        prop_assert_eq!(text_of(&document, "x"), value);
     }
 
     #[test]
