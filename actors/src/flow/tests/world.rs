@@ -51,6 +51,13 @@ impl World {
         Self::over(TokioClock::shared(), Arc::default(), provider, limits)
     }
 
+    /// With the registration changed.
+    pub(super) fn with_registration(change: impl FnOnce(&mut ClientRegistration)) -> Self {
+        let mut provider = ScriptedProvider::new("calendar", true);
+        change(&mut provider.registration);
+        Self::over(TokioClock::shared(), Arc::default(), Arc::new(provider), FlowLimits::default())
+    }
+
     /// Another process over the same store and provider.
     pub(super) fn replica(&self) -> Self {
         Self::over(self.clock.clone(), self.store.clone(), self.provider.clone(), self.limits)
