@@ -14,6 +14,7 @@ use crate::client_auth::ClientAuthContext;
 use crate::clock::{Clock, Entropy, Timestamp};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::Profile;
+use crate::protocol::device_authorization::DeviceAnswer;
 use crate::protocol::dpop::{self, DPOP, Nonces, Proof, wants_nonce};
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
@@ -60,28 +61,23 @@ impl TokenEndpoint {
 
     /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
     /// are never followed, and nothing is tried again here but with the client's next credential.
-    pub async fn request(
-        &self,
-        to: Addressee<'_>,
-        mut request: TokenRequest,
-    ) -> Result<TokenResponse, Failure> {
-        let registration = &to.profile.registration;
-        if request.get("resource").is_none() {
-            let resources = &registration.authorization.resources;
-            resources.iter().for_each(|resource| request.add_resource(resource));
-        }
-        for (name, value) in &registration.token_params {
-            // Neither the grant's own parameters nor the proof of the client can be overridden.
-            if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
-                request.param(name, value.as_str());
-            }
-        }
+    pub async fn request(&self, to: Addressee<'_>, request: TokenRequest) -> Result<TokenResponse, Failure> {
         let bound = request.dpop_key.is_some();
-        let read = |answer: &IncomingResponse| {
-            let read = parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())?;
-            check_binding(&read, bound).map(|()| read)
-        };
-        self.ask(to, request, read).await
+        let read = |answer: &IncomingResponse| self.read_token(answer, bound);
+        self.ask(to, completed(to.profile, request), read).await
+    }
+
+    /// As [`request`](Self::request), with a device code whose person may not have decided yet
+    /// (RFC 8628 section 3.5).
+    pub async fn poll(&self, to: Addressee<'_>, request: TokenRequest) -> Result<DeviceAnswer, Failure> {
+        let bound = request.dpop_key.is_some();
+        let read = |answer: &IncomingResponse| DeviceAnswer::of(self.read_token(answer, bound));
+        self.ask(to, completed(to.profile, request), read).await
+    }
+
+    fn read_token(&self, answer: &IncomingResponse, bound: bool) -> Result<TokenResponse, TokenAnswerError> {
+        let read = parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now())?;
+        check_binding(&read, bound).map(|()| read)
     }
 
     /// Revokes `token` (RFC 7009); `hint` is `refresh_token` or `access_token`. A token that the
@@ -183,6 +179,22 @@ impl TokenEndpoint {
         }
         Ok(Answer { response, sent })
     }
+}
+
+/// The request with the profile's own parameters.
+fn completed(profile: &Profile, mut request: TokenRequest) -> TokenRequest {
+    let registration = &profile.registration;
+    if request.get("resource").is_none() {
+        let resources = &registration.authorization.resources;
+        resources.iter().for_each(|resource| request.add_resource(resource));
+    }
+    for (name, value) in &registration.token_params {
+        // Neither the grant's own parameters nor the proof of the client can be overridden.
+        if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
+            request.param(name, value.as_str());
+        }
+    }
+    request
 }
 
 /// Whether the tokens are bound to the key that the request was proven with, if it was

@@ -11,6 +11,7 @@ pub mod error;
 mod authorization;
 mod callers;
 mod extension;
+mod fapi;
 mod file;
 mod outbound;
 mod profiles;
@@ -32,6 +33,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use claviger_actors::clock::{Clock as _, SystemClock};
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::proxy::route::RoutingTable;
@@ -162,6 +164,8 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     }
     .check(profile_files, faults);
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
+    let mut warnings = warnings::warnings(file, secrets.environment);
+    warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -170,6 +174,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         profiles,
         callers,
         routing,
-        warnings: warnings::warnings(file, secrets.environment),
+        warnings,
     })
 }

@@ -21,6 +21,7 @@ use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
+use super::fapi;
 use super::file::ProfileFile;
 use super::reader::{Located, Parameter};
 use super::secret_source::Secrets;
@@ -79,7 +80,6 @@ impl Profiles<'_> {
 
     fn profile(&self, name: &str, file: &ProfileFile, faults: &mut Faults) -> Option<Profile> {
         let id = faults.note(&file.at, ProfileId::new(name));
-        let client_id = client_id(file, faults);
         let scopes = match &file.scopes {
             Some(scopes) => faults.note(&scopes.at, ScopeSet::from_tokens(scopes.value.iter().cloned())),
             None => Some(ScopeSet::default()),
@@ -91,17 +91,24 @@ impl Profiles<'_> {
         let client_auth = extension.build(auth_row.map(|row| row.build));
         let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
+        // Who vouches with an assertion need not be a registered client (RFC 7521 section 4.1).
+        let nameless = auth_row.is_some_and(|row| row.name == "none")
+            && grant.as_ref().is_none_or(|grant| !grant.needs_client_id());
+        let client_id = client_id(file, nameless, faults);
 
+        let device = grant.as_ref().is_some_and(|grant| grant.uses_device());
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
         check_certificate(file, client_auth.as_ref().zip(auth_row), faults);
+        let needs = Needs { person, device, identity };
         let (provider, retry) = self
             .provider(file, faults)
-            .filter(|(provider, _)| enough(provider, person, identity, provider_place(file), faults))
+            .filter(|(provider, _)| enough(provider, needs, provider_place(file), faults))
             .unzip();
         let authorize_params =
             params("authorize_params", file.authorize_params.as_ref(), &OWN_AUTHORIZE_PARAMS, faults);
         let token_params = params("token_params", file.token_params.as_ref(), &OWN_TOKEN_PARAMS, faults);
+        fapi::check_file(file, faults);
         let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
         let pkce = pkce(file.pkce.as_ref(), faults);
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
@@ -110,7 +117,7 @@ impl Profiles<'_> {
 
         let profile = id?;
         let origins = OriginSet::new(self.routing.origins_of(&profile));
-        Some(Profile {
+        let profile = Profile {
             registration: ClientRegistration {
                 profile,
                 provider: provider?,
@@ -132,7 +139,14 @@ impl Profiles<'_> {
             client_auth: client_auth?,
             client_auth_name: auth_row?.name,
             origins,
-        })
+        };
+        fapi::check(file, &profile, faults);
+        if let Some(required) =
+            file.require_iss.as_ref().filter(|_| profile.registration.provider.issuer.is_none())
+        {
+            faults.push(&required.at, "needs the provider's `issuer` to compare with");
+        }
+        Some(profile)
     }
 
     fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<(ProviderDetails, RetryPolicy)> {
@@ -173,24 +187,31 @@ fn check_certificate(
     }
 }
 
-/// Whether a provider has what a profile needs of it.
-fn enough(
-    provider: &ProviderDetails,
+/// What a profile needs of its provider.
+struct Needs {
+    /// A person consents.
     person: bool,
+    /// On another device.
+    device: bool,
+    /// ID tokens come.
     identity: bool,
-    place: &Place,
-    faults: &mut Faults,
-) -> bool {
+}
+
+/// Whether a provider has what a profile needs of it.
+fn enough(provider: &ProviderDetails, needs: Needs, place: &Place, faults: &mut Faults) -> bool {
+    let Needs { person, device, identity } = needs;
     let name = &provider.name;
     if provider.issuer.is_some() {
         return true;
     }
-    if person && provider.endpoints.authorization_endpoint.is_none() {
+    let (endpoint, key) = match device {
+        true => (&provider.endpoints.device_authorization_endpoint, "device_authorization_endpoint"),
+        false => (&provider.endpoints.authorization_endpoint, "authorization_endpoint"),
+    };
+    if person && endpoint.is_none() {
         faults.push(
             place,
-            format!(
-                "provider `{name}` has neither `authorization_endpoint` nor `issuer`, and the grant needs one"
-            ),
+            format!("provider `{name}` has neither `{key}` nor `issuer`, and the grant needs one"),
         );
         return false;
     }
@@ -205,7 +226,7 @@ fn provider_place(file: &ProfileFile) -> &Place {
     file.provider.as_ref().map_or(&file.at, |name| &name.at)
 }
 
-fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
+fn client_id(file: &ProfileFile, nameless: bool, faults: &mut Faults) -> Option<String> {
     match &file.client_id {
         // RFC 6749 appendix A.1.
         Some(id) if id.value.is_empty() || !id.value.bytes().all(|b| (0x20..=0x7e).contains(&b)) => {
@@ -213,6 +234,7 @@ fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
             None
         }
         Some(id) => Some(id.value.clone()),
+        None if nameless => Some(String::new()),
         None => {
             faults.missing(&file.at.join("client_id"), "the provider gave it when the client was registered");
             None
@@ -299,7 +321,8 @@ fn dpop(file: &ProfileFile, faults: &mut Faults) -> Option<Option<SignatureAlgor
             found?
         }
     };
-    let wanted = file.dpop.as_ref().is_some_and(|wanted| wanted.value);
+    let by_profile = fapi::is_wanted(file) && !fapi::is_certificate_bound(file);
+    let wanted = file.dpop.as_ref().map_or(by_profile, |wanted| wanted.value);
     if let (false, Some(name)) = (wanted, &file.dpop_signing_alg) {
         faults.push(&name.at, "is of no use without `dpop = true`");
     }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod faults;
+mod keys;
 mod reach;
 
 use std::collections::BTreeMap;

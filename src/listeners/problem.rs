@@ -182,9 +182,10 @@ impl Problem {
         use ProblemCode as Code;
         let detail = error.to_string();
         match error {
-            FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) | FlowError::Call { .. } => {
-                Self::new(Code::BadRequest, detail, request_id)
-            }
+            FlowError::Invalid { .. }
+            | FlowError::NoConsentNeeded(_)
+            | FlowError::OtherConsent(_)
+            | FlowError::Call { .. } => Self::new(Code::BadRequest, detail, request_id),
             FlowError::Refused { .. } => Self::new(Code::AuthorizationRequired, detail, request_id),
             FlowError::UnknownProfile(_) => Self::new(Code::NotFound, detail, request_id),
             FlowError::TooMany => Self::new(Code::Overloaded, detail, request_id).retry_after(60),

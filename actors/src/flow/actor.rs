@@ -171,7 +171,7 @@ impl FlowActor {
                 Ok(code) => code,
                 Err(code) => return Err(FlowError::Refused { connection, code, return_to }),
             };
-            let Ok(redirect_uri) = Url::parse(&redirect_uri) else {
+            let Ok(redirect_uri) = Url::parse(&redirect_uri).map(Some) else {
                 let why = "the stored redirection endpoint is no URL";
                 return Err(FlowError::Invalid { why, connection: Some(connection) });
             };

@@ -64,6 +64,7 @@ pub(super) async fn new_flow(
         redirect_uri: registration.redirect_uri.to_string(),
         browser: StateHash::of(browser.expose()),
         return_to,
+        device: None,
         created_at,
         expires_at: created_at.after(services.limits.lifetime),
     };

@@ -5,11 +5,13 @@
 
 pub mod authorization_request;
 pub mod authorization_response;
+pub mod device_authorization;
 pub mod dpop;
 pub mod id_token;
 pub mod identifiers;
 pub mod json_template;
 pub mod jwk;
+pub mod jws;
 pub mod metadata;
 pub mod pkce;
 pub mod printable;

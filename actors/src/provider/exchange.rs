@@ -302,12 +302,13 @@ async fn exchange(
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);
     if dead(&answer) && !context.profile.grant.needs_person() {
+        // Without a person, `invalid_grant` means that the profile itself is refused.
         // A refresh token that is dead is no loss where the grant itself can be used again.
         if refresh_token.is_some() {
             before = None;
             answer = grant_request::send(context, obtain, dpop_key).await;
         }
-        answer = answer.map_err(refused_for_good);
+        answer = answer.map_err(grant_request::before_any_grant);
     }
     let granted = match answer {
         Ok(granted) => granted,
@@ -380,16 +381,6 @@ fn not_saved(context: &ProviderContext, subject: &Subject, error: &StoreError) -
     match error {
         StoreError::Conflict { .. } => Setback::Raced,
         other => Setback::Final(context.store_error(subject, other)),
-    }
-}
-
-/// Where no person is in the grant, `invalid_grant` means that the profile itself is refused.
-fn refused_for_good(failure: Failure) -> Failure {
-    match failure.class {
-        FailureClass::GrantDead => {
-            Failure { class: FailureClass::ClientMisconfigured, reason: Reason::RequestRefused, ..failure }
-        }
-        _ => failure,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet
 use crate::protocol::token_request::TokenRequest;
 use crate::protocol::token_response::TokenResponse;
 use crate::registration::ClientRegistration;
+use crate::registration::authorization::FAPI_ALGORITHMS;
 use crate::token_endpoint::{Addressee, failure};
 
 /// Clocks may differ by this much.
@@ -188,11 +189,11 @@ async fn attempt(
 }
 
 /// What the profile's own grant is to bring.
-struct GrantAsk<'a> {
-    subject: &'a Subject,
-    call: &'a CallContext,
-    scopes: &'a ScopeSet,
-    redemption: Option<&'a Redemption>,
+pub(super) struct GrantAsk<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) call: &'a CallContext,
+    pub(super) scopes: &'a ScopeSet,
+    pub(super) redemption: Option<&'a Redemption>,
 }
 
 /// Where no person is asked, the token request itself has the details (RFC 9396 section 6).
@@ -210,7 +211,7 @@ fn add_details(
 }
 
 /// The profile's own grant as a request.
-fn grant(
+pub(super) fn grant(
     context: &ProviderContext,
     metadata: &ResolvedMetadata,
     GrantAsk { subject, call, scopes, redemption }: GrantAsk<'_>,
@@ -288,11 +289,20 @@ async fn checked(
         return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail.to_owned()));
     };
     let pinned = registration.id_token_signing_alg.as_ref().map(std::slice::from_ref);
+    let strong: Vec<String>;
+    let announced = match registration.authorization.fapi_algorithms_only {
+        true => {
+            let allowed = |name: &&String| FAPI_ALGORITHMS.contains(&name.as_str());
+            strong = metadata.id_token_algs.iter().filter(allowed).cloned().collect();
+            &strong
+        }
+        false => &metadata.id_token_algs,
+    };
     let checks = IdTokenChecks {
         issuer,
         client_id: &registration.client_id,
         nonce,
-        allowed_algs: pinned.unwrap_or(&metadata.id_token_algs),
+        allowed_algs: pinned.unwrap_or(announced),
         access_token: Some(access_token),
         now: at,
     };
@@ -301,6 +311,16 @@ async fn checked(
         Ok(claims) => Ok(claims),
         Err(VerifyError::Keys(failure)) => Err(failure),
         Err(VerifyError::Token(error)) => Err(bad_id_token(error.to_string())),
+    }
+}
+
+/// What a refusal means while no grant is at stake yet.
+pub(super) fn before_any_grant(failure: Failure) -> Failure {
+    match failure.class {
+        FailureClass::GrantDead => {
+            Failure { class: FailureClass::ClientMisconfigured, reason: Reason::RequestRefused, ..failure }
+        }
+        _ => failure,
     }
 }
 

@@ -37,7 +37,7 @@ pub struct ClientRegistration {
     pub profile: ProfileId,
     /// The authorization server.
     pub provider: ProviderDetails,
-    /// RFC 6749 section 2.2.
+    /// RFC 6749 section 2.2; empty if the grant names no client (RFC 7521 section 4.1).
     pub client_id: String,
     /// What is asked for.
     pub scopes: ScopeSet,

@@ -77,6 +77,8 @@ impl SettingsError {
 pub struct Settings {
     given: BTreeMap<String, Setting>,
     asked: BTreeSet<String>,
+    /// Keys of several extensions: read by one at least, and left for the others.
+    shared: BTreeSet<String>,
 }
 
 impl Settings {
@@ -134,10 +136,14 @@ impl Settings {
         texts.ok_or_else(|| self.error(key, "must be a string, or an array of strings"))
     }
 
-    /// The secrets at `key`, as [`take_secrets`](Self::take_secrets), but left for the extension that
-    /// owns them.
-    pub fn peek_secrets(&self, key: &str) -> Result<Vec<Secret>, SettingsError> {
-        self.clone().take_secrets(key)
+    /// Lets `read` take keys that other extensions may read as well: they stay, and are no longer
+    /// left over.
+    pub fn share<T>(&mut self, read: impl FnOnce(&mut Settings) -> T) -> T {
+        let mut copy = Self { given: self.given.clone(), ..Self::default() };
+        let outcome = read(&mut copy);
+        self.shared.extend(copy.asked.iter().cloned());
+        self.asked.append(&mut copy.asked);
+        outcome
     }
 
     /// Takes the value at `key`, if given.
@@ -190,7 +196,7 @@ impl Settings {
         };
         let within = |error: SettingsError| SettingsError { key: format!("{key}.{}", error.key), ..error };
         let read = read(&mut table).map_err(within)?;
-        match table.given.keys().next() {
+        match table.leftovers().next() {
             None => Ok(Some(read)),
             Some(unknown) => {
                 let known: Vec<&str> = table.asked().collect();
@@ -202,7 +208,7 @@ impl Settings {
 
     /// Keys that nobody took.
     pub fn leftovers(&self) -> impl Iterator<Item = &str> {
-        self.given.keys().map(String::as_str)
+        self.given.keys().filter(|key| !self.shared.contains(*key)).map(String::as_str)
     }
 
     /// Keys that some extension asked for, given or not: what a leftover may have meant to be.

@@ -21,11 +21,16 @@ impl From<SigningKey> for SigningKeys {
 
 impl SigningKeys {
     /// Takes `signing_key` (one, or an array), `signing_alg`, `key_id`, `signing_key_password` and
-    /// `certificate`; the last three may be arrays as well. None are given without `signing_key`.
+    /// `certificate`; the last three may be arrays as well. They stay for whatever else signs in this
+    /// profile. None are given without `signing_key`.
     ///
     /// # Errors
     /// What is wrong with one of these keys.
     pub fn take(settings: &mut Settings) -> Result<Option<Self>, SettingsError> {
+        settings.share(Self::read)
+    }
+
+    fn read(settings: &mut Settings) -> Result<Option<Self>, SettingsError> {
         let material = settings.take_several_bytes("signing_key")?;
         let algorithm = settings.take_text("signing_alg")?;
         let names = settings.take_texts("key_id")?;

@@ -136,6 +136,7 @@ fn flow(state: &str, expires_at: u64) -> FlowRecord {
         issuer: Some("https://id.example".into()),
         scopes: ScopeSet::default(),
         iss_required: true,
+        device: None,
         redirect_uri: "http://127.0.0.1:8081/callback".into(),
         browser: StateHash::of("browser"),
         return_to: None,

@@ -105,6 +105,8 @@ const provider = new Provider(issuer, {
     ...further,
     ...config.features,
   },
+  // Without its guard against addresses like 127.0.0.1, where the clients' key sets are here.
+  fetch: (url, { dispatcher: _guard, ...options }) => fetch(url, options),
   discovery,
   rotateRefreshToken: config.rotate ?? true,
   issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
