@@ -93,6 +93,7 @@ async fn a_machine_proves_its_key_at_both_ends() {
     scene.upstream.assert_no_fault();
     assert_eq!(scene.key(), scene.binding(&token).await);
     assert_eq!(scene.provider.count("total").await, 1);
+    assert_eq!(gateway.connection("calendar", "billing").await["token_type"], "DPoP");
     gateway.assert_no_secret_in_log(&[token]);
 }
 

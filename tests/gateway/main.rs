@@ -20,6 +20,7 @@ mod failures;
 mod full_store;
 mod kill;
 mod lifecycle;
+mod mtls;
 mod panics;
 mod password;
 mod peers;

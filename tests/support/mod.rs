@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod caller_issuer;
+pub mod certificates;
 pub mod dpop_upstream;
 pub mod gateway;
 pub mod gateway_config;
@@ -13,6 +14,7 @@ pub mod raw_upstream;
 pub mod scene;
 pub mod scripted_as;
 pub mod strict_assertions;
+pub mod tls_upstream;
 pub mod upstream;
 
 use std::future::Future;

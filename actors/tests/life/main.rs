@@ -15,6 +15,7 @@ mod failures;
 mod identity;
 mod introspection;
 mod managed_keys;
+mod possession;
 mod pushed;
 mod registration;
 mod rejection;
