@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod assertions;
+mod authorization;
 mod callers;
 mod catalogue;
 mod faults;
