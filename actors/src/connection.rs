@@ -379,6 +379,8 @@ impl Connection {
     pub fn presented_as(mut self, presentation: &Presentation) -> Self {
         if let (Some(ready), Some(tokens)) = (&mut self.ready, self.state.tokens())
             && *presentation != Presentation::default()
+            // How a token that is bound to a key is shown is settled (RFC 9449 section 7.1).
+            && ready.bound.is_none()
         {
             ready.header = presentation.header();
             ready.authorization = tokens.access_token.header(presentation.scheme());

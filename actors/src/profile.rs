@@ -38,7 +38,9 @@ impl Profile {
     pub fn call_needs(&self) -> CallNeeds {
         let params = [true, false].into_iter().flat_map(|refresh| self.registration.further_params(refresh));
         let of_params = params.flat_map(|(_, template)| template.placeholders()).cloned();
-        let all = of_params.chain(self.grant.placeholders());
+        // A person's browser comes without a call, so their requests' own parameters ask nothing of one.
+        let details = (!self.grant.needs_person()).then(|| self.registration.authorization.placeholders());
+        let all = of_params.chain(self.grant.placeholders()).chain(details.into_iter().flatten());
         CallNeeds {
             values: all.filter(|placeholder| *placeholder != Placeholder::Subject).collect(),
             caller_token: self.grant.needs_caller_token(),

@@ -145,7 +145,9 @@ async fn push(
     })?;
     let to = Addressee { profile: &context.profile, client, metadata, endpoint };
     let read = |answer: &IncomingResponse| {
-        parse_pushed_answer(answer.status, &answer.headers, &answer.body, context.now())
+        let read = parse_pushed_answer(answer.status, &answer.headers, &answer.body, context.now());
+        client.note(&read);
+        read
     };
     context.token_endpoint.ask(to, request, read).await.map_err(|failure| {
         let failure = before_any_grant(failure);

@@ -86,7 +86,7 @@ fn a_request_object_is_signed_with_the_clients_key_or_its_own() {
     let config = with_lines(&format!("{SIGNER}request_object = true")).unwrap();
     let profile = &config.profiles[0];
     let signer = profile.registration.authorization.request_object.as_ref().unwrap().current();
-    assert_eq!(signer, profile.client_auth.signing_keys()[0]);
+    assert_eq!(signer, profile.client.auth().unwrap().signing_keys().unwrap().current());
     let own = "request_object = true\nrequest_object_signing_key = { file = \"rsa.pem\" }\n\
                request_object_signing_alg = \"PS256\"\nrequest_object_key_id = \"own\"";
     let config = with_lines(&format!("{SIGNER}{own}")).unwrap();
