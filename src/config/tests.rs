@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod faults;
+mod providers;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -54,6 +54,8 @@ impl Values {
                 Some(value) if is_value(&value.value, kind(described)) => {
                     values.insert(variable.clone(), value.value.clone());
                 }
+                // A default that is none is the provider's fault, told there.
+                Some(_) if !given.contains_key(variable) => complete = false,
                 Some(value) => {
                     let wanted = match kind(described) {
                         "host" => "a host name, with `:port` if it is not 443",

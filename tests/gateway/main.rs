@@ -16,6 +16,7 @@ mod full_store;
 mod kill;
 mod panics;
 mod peers;
+mod quirks;
 mod refresh;
 mod requests;
 mod restart;
