@@ -91,7 +91,7 @@ fn every_entry_is_good_and_says_what_it_is() {
                 faults.push(format!("{}: has no {what}", preset.name));
             }
         };
-        lacks(entry.title == preset.name, "title");
+        lacks(!preset.text.contains("\ntitle = "), "title");
         lacks(entry.documentation.is_none(), "documentation");
         lacks(entry.source.is_none(), "source");
         lacks(entry.confidence.is_none(), "confidence");
@@ -99,6 +99,10 @@ fn every_entry_is_good_and_says_what_it_is() {
         lacks(!entry.about.iter().any(|line| line.starts_with("From: ")), "From: line");
         lacks(!entry.about.iter().any(|line| line.starts_with("Confidence: ")), "Confidence: line");
         lacks(!entry.about.iter().any(|line| line.starts_with("What to know: ")), "What to know: line");
+        let templated = entry.api.as_ref().is_some_and(|api| {
+            api.split("://").last().unwrap_or(api).split('/').next().unwrap_or(api).contains("{token.")
+        });
+        lacks(templated && !entry.has_api_hosts, "api_hosts");
         for variable in &entry.variables {
             lacks(variable.description.is_empty(), &format!("description of {}", variable.name));
             lacks(variable.example.is_empty(), &format!("example of {}", variable.name));
@@ -243,10 +247,12 @@ fn profile(name: &str, fixture: &Fixture) -> Result<Profile, String> {
     let entry = Entry::of(preset).map_err(|errors| errors.to_string())?;
     let wanted = if fixture.authorize.is_some() { "authorization_code" } else { "client_credentials" };
     let grant = entry.grants.iter().find(|grant| *grant == wanted).or(entry.grants.first()).unwrap();
+    let public = entry.client_auth.as_deref() == Some("none");
+    let secret = if public { "" } else { "client_secret = \"HUSH\"\n" };
     let values: Vec<String> =
         fixture.variables.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
     let text = format!(
-        "[profiles.p]\nprovider = \"{name}\"\nclient_id = \"CLIENT\"\nclient_secret = \"HUSH\"\n\
+        "[profiles.p]\nprovider = \"{name}\"\nclient_id = \"CLIENT\"\n{secret}\
          grant = \"{grant}\"\nvariables = {{ {} }}\n",
         values.join(", ")
     );
