@@ -12,6 +12,11 @@ use rustls::{ClientConfig, RootCertStore};
 /// # Errors
 /// [`TlsSetupError`].
 pub fn trusting_the_system() -> Result<Arc<ClientConfig>, TlsSetupError> {
+    tls_client_config_with_roots(roots_of_the_system())
+}
+
+/// The operating system's certificate authorities. If it has none, a warning says so.
+pub fn roots_of_the_system() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
@@ -19,5 +24,5 @@ pub fn trusting_the_system() -> Result<Arc<ClientConfig>, TlsSetupError> {
         let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         tracing::warn!(?errors, "no certificate authorities found: install ca-certificates for https");
     }
-    tls_client_config_with_roots(roots)
+    roots
 }

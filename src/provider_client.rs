@@ -1,8 +1,9 @@
 //! The engine's [`Transport`]: token, metadata, key and revocation requests to authorization servers.
 //!
 //! Each request has a connection of its own: what one server sent can never be taken for the answer
-//! to another request. Nothing is followed, decoded or retried here. The connection is driven by the
-//! request's own future, so that nothing of it is left once that has ended or was dropped.
+//! to another request. Nothing is decoded or retried here, and nothing is followed but what
+//! `redirects` allows. The connection is driven by the request's own future, so that nothing of it is
+//! left once that has ended or was dropped.
 
 use std::error::Error as _;
 use std::io;
@@ -12,25 +13,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use claviger_actors::protocol::secret::wiped_bytes;
-use claviger_actors::proxy::connect::{connect_tcp, connect_tls, speak_http};
+use claviger_actors::proxy::connect::{connect_tcp, connect_tls, speak_http, tunnel};
+use claviger_actors::registration::outbound::Outbound;
 use claviger_actors::transport::{IncomingResponse, OutgoingRequest, Transport, TransportError};
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use url::{Position, Url};
 use zeroize::Zeroizing;
 
+mod redirects;
 #[cfg(test)]
 mod tests;
 
-/// Longest wait for name resolution, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("claviger/", env!("CARGO_PKG_VERSION")));
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -53,8 +55,13 @@ impl Transport for ProviderClient {
         request: OutgoingRequest,
     ) -> LocalBoxFuture<'static, Result<IncomingResponse, TransportError>> {
         let tls = request.outbound.tls.clone().unwrap_or_else(|| self.tls.clone());
-        async move { Exchange::new(&request.url, request.deadline, request.max_body).run(request, &tls).await }
-            .boxed_local()
+        async move {
+            if redirects::may_follow(&request) {
+                return redirects::follow(request, &tls).await;
+            }
+            Exchange::new(&request).run(request, &tls).await
+        }
+        .boxed_local()
     }
 }
 
@@ -65,16 +72,23 @@ struct Exchange {
     allowed: Duration,
     deadline: Instant,
     max_body: usize,
+    outbound: Arc<Outbound>,
 }
 
 impl Exchange {
-    fn new(url: &Url, allowed: Duration, max_body: usize) -> Self {
-        let host = url.host_str().unwrap_or_default();
-        let authority = match url.port_or_known_default() {
+    fn new(request: &OutgoingRequest) -> Self {
+        let host = request.url.host_str().unwrap_or_default();
+        let authority = match request.url.port_or_known_default() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
-        Self { authority, allowed, deadline: Instant::now() + allowed, max_body }
+        Self {
+            authority,
+            allowed: request.deadline,
+            deadline: Instant::now() + request.deadline,
+            max_body: request.max_body,
+            outbound: request.outbound.clone(),
+        }
     }
 
     async fn run(
@@ -87,11 +101,10 @@ impl Exchange {
             return Err(self.connect("the URL names no host"));
         };
         let request = self.prepare(request)?;
-        let wait = CONNECT_TIMEOUT.min(self.allowed);
+        let wait = self.outbound.connect_timeout.min(self.allowed);
         let limit = Instant::now() + wait;
         let late = |_| self.connect(format!("no connection within {wait:?}"));
-        let stream = timeout_at(limit, connect_tcp(host, port)).await.map_err(late)?;
-        let stream = stream.map_err(|error| self.connect(error.to_string()))?;
+        let stream = timeout_at(limit, self.reach(&url, host, port)).await.map_err(late)??;
         let exchange = async {
             if url.scheme() != "https" {
                 return self.on(stream, request).await;
@@ -107,11 +120,35 @@ impl Exchange {
         }
     }
 
+    /// A stream to the server, or to the proxy that is sent plain HTTP for it.
+    async fn reach(&self, url: &Url, host: &str, port: u16) -> Result<TcpStream, TransportError> {
+        let Some(proxy) = &self.outbound.proxy else {
+            return connect_tcp(host, port).await.map_err(|error| self.connect(error.to_string()));
+        };
+        let secure = url.scheme() == "https";
+        // Plain http is for this machine alone, and with a proxy elsewhere it would leave it.
+        if !secure && !proxy.is_loopback {
+            return Err(self.connect("http is not sent through a proxy that is not on this machine"));
+        }
+        let named = |error: io::Error| self.connect(format!("proxy {}:{}: {error}", proxy.host, proxy.port));
+        let stream = connect_tcp(&proxy.host, proxy.port).await.map_err(named)?;
+        if !secure {
+            return Ok(stream);
+        }
+        tunnel(stream, &self.authority, proxy.authorization.as_ref()).await.map_err(named)
+    }
+
     /// The request as hyper takes it. Its body is handed over as it is.
     fn prepare(&self, request: OutgoingRequest) -> Result<Request<Full<Bytes>>, TransportError> {
         let OutgoingRequest { method, url, mut headers, body, .. } = request;
         let invalid = |_| self.connect("the URL has characters that cannot be sent");
-        let target: Uri = url[Position::BeforePath..Position::AfterQuery].parse().map_err(invalid)?;
+        // A proxy that is sent plain HTTP needs the whole URL (RFC 9112 section 3.2.2).
+        let through = self.outbound.proxy.as_ref().filter(|_| url.scheme() == "http");
+        let begin = if through.is_some() { Position::BeforeScheme } else { Position::BeforePath };
+        let target: Uri = url[begin..Position::AfterQuery].parse().map_err(invalid)?;
+        if let Some(authorization) = through.and_then(|proxy| proxy.authorization.clone()) {
+            headers.insert(PROXY_AUTHORIZATION, authorization);
+        }
         let host = &url[Position::BeforeHost..Position::AfterPort];
         let host = HeaderValue::from_str(host).map_err(|_| self.connect("the host cannot be sent"))?;
         headers.insert(HOST, host);

@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::protocol::metadata::AuthorizationServerMetadata;
+use crate::protocol::signing_key::SignatureAlgorithm;
 use crate::registration::Endpoints;
 
 /// What is known of an authorization server, from configuration and metadata together.
@@ -37,6 +38,26 @@ impl ResolvedMetadata {
     /// The algorithms that may sign ID tokens, given the one that a profile pins, if any.
     pub fn id_token_algs<'a>(&'a self, pinned: Option<&'a String>) -> &'a [String] {
         pinned.map_or(&self.id_token_algs, std::slice::from_ref)
+    }
+
+    /// Whether the server takes proofs of possession signed with `algorithm`, as far as it says
+    /// (RFC 9449 section 5.1).
+    pub fn check_dpop(&self, algorithm: SignatureAlgorithm) -> Result<(), Failure> {
+        let document = self.document.as_deref();
+        let taken = document.and_then(|document| document.dpop_signing_alg_values_supported.as_ref());
+        match taken {
+            Some(taken) if !taken.iter().any(|known| known == algorithm.name()) => Err(Failure {
+                class: FailureClass::ClientMisconfigured,
+                reason: Reason::RequestRefused,
+                detail: format!(
+                    "the provider takes no DPoP proofs signed with {}, only with {}; set dpop_signing_alg",
+                    algorithm.name(),
+                    taken.join(", ")
+                ),
+                retry_after: None,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The key set, or what to configure.

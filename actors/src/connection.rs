@@ -17,14 +17,16 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::protocol::identifiers::ConnectionId;
 use crate::protocol::scope::ScopeSet;
-use crate::protocol::token::{TokenFingerprint, TokenSet};
+use crate::protocol::token::{TokenFingerprint, TokenSet, TokenType};
 use crate::registration::policy::{RefreshPolicy, RetryPolicy};
 use crate::registration::quirks::Presentation;
 use crate::store::Revision;
 
+mod bound_token;
 mod record;
 mod view;
 
+pub use bound_token::BoundToken;
 pub use record::{ConnectionRecord, Held, InFlight, UncheckedIdToken};
 pub use view::ConnectionView;
 
@@ -314,6 +316,8 @@ pub struct Connection {
 struct ReadyToken {
     header: HeaderName,
     authorization: HeaderValue,
+    /// What else a token takes that is bound to a key.
+    bound: Option<Box<BoundToken>>,
     fingerprint: TokenFingerprint,
     usable_until: Timestamp,
     refresh_from: Timestamp,
@@ -335,9 +339,17 @@ impl Connection {
             other => other.tokens().map(|tokens| {
                 let usable_until = refresh.usable_until(tokens);
                 let refresh_from = refresh.refresh_from(tokens);
+                let token = &tokens.access_token;
+                let (authorization, bound) = match (tokens.token_type, &tokens.dpop_key) {
+                    (TokenType::Dpop, Some(key)) => {
+                        (token.header("DPoP"), Some(Box::new(BoundToken::new(key.clone(), token))))
+                    }
+                    _ => (token.bearer_header(), None),
+                };
                 ReadyToken {
                     header: AUTHORIZATION,
-                    authorization: tokens.access_token.bearer_header(),
+                    authorization,
+                    bound,
                     fingerprint: tokens.access_token.fingerprint(),
                     usable_until,
                     refresh_from: if renewable { refresh_from } else { usable_until },
@@ -426,6 +438,22 @@ impl Connection {
     /// That header's value to send upstream if the token is usable at `now`.
     pub fn authorization(&self, now: Timestamp) -> Option<&HeaderValue> {
         self.ready.as_ref().filter(|ready| now < ready.usable_until).map(|ready| &ready.authorization)
+    }
+
+    /// What else a request needs whose token is bound to a key (RFC 9449); `None` for bearer tokens.
+    pub fn bound_token(&self) -> Option<&BoundToken> {
+        self.ready.as_ref()?.bound.as_deref()
+    }
+
+    /// The same connection, going on with what upstreams told the one before it.
+    #[must_use]
+    pub fn following(mut self, before: Option<&Self>) -> Self {
+        if let Some(bound) = self.ready.as_mut().and_then(|ready| ready.bound.as_mut())
+            && let Some(before) = before.and_then(Self::bound_token)
+        {
+            bound.follow(before);
+        }
+        self
     }
 
     /// Whether every scope of `needed` was granted.

@@ -12,7 +12,9 @@ use crate::authorization_server::ResolvedMetadata;
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::protocol::jwk::find_algorithm;
-use crate::protocol::metadata::{AuthorizationServerMetadata, MetadataError, well_known_urls};
+use crate::protocol::metadata::{
+    AuthorizationServerMetadata, MetadataError, MtlsEndpointAliases, well_known_urls,
+};
 use crate::protocol::token_error::TokenAnswerError;
 use crate::registration::{Endpoints, ProviderDetails};
 use crate::token_endpoint::{failure, failure_of_transport, get_json};
@@ -120,22 +122,42 @@ impl Discovery {
         let or = |given: &Option<Url>, found: fn(&AuthorizationServerMetadata) -> &Option<Url>| {
             given.clone().or_else(|| document.as_deref().and_then(|document| found(document).clone()))
         };
+        // A client that shows its certificate goes where one is asked for (RFC 8705 section 5).
+        let aliases = document.as_deref().filter(|_| self.provider.outbound.shows_certificate);
+        let aliases = aliases.map(|document| &document.mtls_endpoint_aliases);
+        let or_alias = |given: &Option<Url>,
+                        alias: fn(&MtlsEndpointAliases) -> &Option<Url>,
+                        found: fn(&AuthorizationServerMetadata) -> &Option<Url>| {
+            let alias = aliases.and_then(|aliases| alias(aliases).clone());
+            given.clone().or(alias).or_else(|| or(&None, found))
+        };
         let algs = document.as_ref().and_then(|d| d.id_token_signing_alg_values_supported.clone());
         ResolvedMetadata {
             issuer: self.provider.issuer.clone(),
             endpoints: Endpoints {
                 authorization_endpoint: or(&given.authorization_endpoint, |d| &d.authorization_endpoint),
-                token_endpoint: or(&given.token_endpoint, |d| &d.token_endpoint),
+                token_endpoint: or_alias(&given.token_endpoint, |a| &a.token_endpoint, |d| &d.token_endpoint),
                 refresh_endpoint: given.refresh_endpoint.clone(),
-                revocation_endpoint: or(&given.revocation_endpoint, |d| &d.revocation_endpoint),
-                introspection_endpoint: or(&given.introspection_endpoint, |d| &d.introspection_endpoint),
-                pushed_authorization_request_endpoint: or(
+                revocation_endpoint: or_alias(
+                    &given.revocation_endpoint,
+                    |a| &a.revocation_endpoint,
+                    |d| &d.revocation_endpoint,
+                ),
+                introspection_endpoint: or_alias(
+                    &given.introspection_endpoint,
+                    |a| &a.introspection_endpoint,
+                    |d| &d.introspection_endpoint,
+                ),
+                pushed_authorization_request_endpoint: or_alias(
                     &given.pushed_authorization_request_endpoint,
+                    |a| &a.pushed_authorization_request_endpoint,
                     |d| &d.pushed_authorization_request_endpoint,
                 ),
-                device_authorization_endpoint: or(&given.device_authorization_endpoint, |d| {
-                    &d.device_authorization_endpoint
-                }),
+                device_authorization_endpoint: or_alias(
+                    &given.device_authorization_endpoint,
+                    |a| &a.device_authorization_endpoint,
+                    |d| &d.device_authorization_endpoint,
+                ),
                 registration_endpoint: or(&given.registration_endpoint, |d| &d.registration_endpoint),
                 userinfo_endpoint: or(&given.userinfo_endpoint, |d| &d.userinfo_endpoint),
                 jwks_uri: or(&given.jwks_uri, |d| &d.jwks_uri),

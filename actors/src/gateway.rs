@@ -18,7 +18,7 @@ use crate::connection::{Connection, ConnectionView};
 use crate::flow::error::FlowError;
 use crate::flow::messages::{
     AcceptAuthorizationResponse, AuthorizationRedirect, BeginAuthorization, ConnectLink, CreateConnectLink,
-    FlowOutcome, TakeConnectLink,
+    FlowOutcome,
 };
 use crate::flow::registrar::FlowRegistrar;
 use crate::profile::Profile;
@@ -26,6 +26,7 @@ use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SigningKey;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
 use crate::provider::actor::ProviderActor;
@@ -75,6 +76,7 @@ pub struct GatewayParts {
     pub cached_connections: usize,
 }
 
+mod device;
 mod ports;
 
 struct Provider {
@@ -212,6 +214,17 @@ impl GatewayHandle {
         self.0.providers.values().map(|provider| provider.context.profile.clone()).collect()
     }
 
+    /// The public keys that profiles sign with, each once, in the order of the profiles (RFC 7517).
+    pub fn published_keys(&self) -> Vec<serde_json::Value> {
+        let mut keys: Vec<SigningKey> = Vec::new();
+        for key in self.0.providers.values().flat_map(|provider| provider.context.profile.signing_keys()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys.iter().map(SigningKey::public_jwk).collect()
+    }
+
     /// The current moment.
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
@@ -266,20 +279,6 @@ impl GatewayHandle {
         scopes: ScopeSet,
     ) -> Result<ConnectLink, FlowError> {
         self.0.registrar.ask(CreateConnectLink { connection, return_to, scopes }, ASK_DEADLINE).await?
-    }
-
-    /// Uses a connect link up and starts its flow.
-    ///
-    /// # Errors
-    /// [`FlowError::Invalid`] for a link that is unknown, used or expired.
-    pub async fn open_connect_link(
-        &self,
-        token: Secret,
-        browser: Option<Secret>,
-    ) -> Result<AuthorizationRedirect, FlowError> {
-        let session = self.0.registrar.ask(TakeConnectLink { token }, ASK_DEADLINE).await??;
-        let call = CallContext { scopes: session.scopes, ..CallContext::default() };
-        self.begin_authorization(session.connection, session.return_to, browser, Arc::new(call)).await
     }
 
     /// Starts a flow without a link, for a browser that calls a route; `call` is what it brings along.

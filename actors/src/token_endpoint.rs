@@ -11,14 +11,18 @@ use url::Url;
 
 use crate::authorization_server::ResolvedMetadata;
 use crate::client_auth::ClientAuthContext;
-use crate::clock::{Clock, Entropy};
+use crate::clock::{Clock, Entropy, Timestamp};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::Profile;
+use crate::protocol::device_authorization::DeviceAnswer;
+use crate::protocol::dpop::{self, DPOP, Nonces, Proof, wants_nonce};
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
-use crate::protocol::token_error::{CodeMeaning, TokenAnswerError};
+use crate::protocol::token::TokenType;
+use crate::protocol::token_error::{CodeMeaning, TokenAnswerError, retry_after};
 use crate::protocol::token_request::{CLIENT_AUTH_PARAMS, TokenRequest};
-use crate::protocol::token_response::{MAX_ANSWER, TokenResponse, parse_token_answer};
+use crate::protocol::token_response::{AnswerFormat, MAX_ANSWER, TokenResponse, parse_token_answer};
+use crate::registration::outbound::RetryStatuses;
 use crate::transport::{IncomingResponse, OutgoingRequest, Transport, TransportError};
 
 /// Sends requests in the name of one profile's client.
@@ -28,6 +32,8 @@ pub struct TokenEndpoint {
     entropy: Arc<dyn Entropy>,
     /// The credential that was taken last, counted from 0.
     credential: AtomicUsize,
+    /// The newest DPoP nonce of each server.
+    nonces: Nonces,
 }
 
 /// Where a request goes and in whose name.
@@ -50,45 +56,36 @@ struct Answer {
 impl TokenEndpoint {
     /// Sends through `transport`; `clock` reads a `Retry-After` that is a date.
     pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { transport, clock, entropy, credential: AtomicUsize::new(0) }
+        Self { transport, clock, entropy, credential: AtomicUsize::new(0), nonces: Nonces::default() }
     }
 
     /// Sends a token request, with the profile's parameters and its proof of the client. Redirects
     /// are never followed, and nothing is tried again here but with the client's next credential.
-    pub async fn request(
+    pub async fn request(&self, to: Addressee<'_>, request: TokenRequest) -> Result<TokenResponse, Failure> {
+        let bound = request.dpop_key.is_some();
+        let format = to.profile.registration.provider.quirks.answer_format();
+        let read = |answer: &IncomingResponse| self.read_token(answer, bound, format);
+        self.ask(to, completed(to.profile, request), read).await
+    }
+
+    /// As [`request`](Self::request), with a device code whose person may not have decided yet
+    /// (RFC 8628 section 3.5).
+    pub async fn poll(&self, to: Addressee<'_>, request: TokenRequest) -> Result<DeviceAnswer, Failure> {
+        let bound = request.dpop_key.is_some();
+        let format = to.profile.registration.provider.quirks.answer_format();
+        let read = |answer: &IncomingResponse| DeviceAnswer::of(self.read_token(answer, bound, format));
+        self.ask(to, completed(to.profile, request), read).await
+    }
+
+    fn read_token(
         &self,
-        to: Addressee<'_>,
-        mut request: TokenRequest,
-    ) -> Result<TokenResponse, Failure> {
-        let registration = &to.profile.registration;
-        let quirks = &*registration.provider.quirks;
-        let is_refresh = request.get("grant_type").is_some_and(|grant| grant.expose() == "refresh_token");
-        let further = if is_refresh { &registration.refresh_params } else { &registration.token_params };
-        if request.get("resource").is_none() {
-            let resources = &registration.authorization.resources;
-            resources.iter().for_each(|resource| request.add_resource(resource));
-        }
-        for (name, value) in further {
-            // Neither the grant's own parameters nor the proof of the client can be overridden.
-            if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
-                request.param(name, value.as_str());
-            }
-        }
-        if let (Some(separator), Some(scope)) = (quirks.scope_separator, request.get("scope")) {
-            // No scope has a space in it, so each is a separator.
-            let scope = scope.expose().replace(' ', separator.encode_utf8(&mut [0; 4]));
-            request.param("scope", scope);
-        }
-        request.rename("scope", quirks.parameter("scope"));
-        request.format = quirks.token_request_format;
-        for (name, value) in &quirks.token_request_headers {
-            request.headers.insert(name, value.clone());
-        }
-        let format = quirks.answer_format();
-        let read = |answer: &IncomingResponse| {
-            parse_token_answer(answer.status, &answer.headers, &answer.body, self.clock.now(), format)
-        };
-        self.ask(to, request, read).await
+        answer: &IncomingResponse,
+        bound: bool,
+        format: AnswerFormat<'_>,
+    ) -> Result<TokenResponse, TokenAnswerError> {
+        let now = self.clock.now();
+        let read = parse_token_answer(answer.status, &answer.headers, &answer.body, now, format)?;
+        check_binding(&read, bound).map(|()| read)
     }
 
     /// Revokes `token` (RFC 7009); `hint` is `refresh_token` or `access_token`. A token that the
@@ -121,12 +118,23 @@ impl TokenEndpoint {
     ) -> Result<T, Failure> {
         let count = to.profile.client_auth.credentials().max(1);
         let first = self.credential.load(Ordering::Relaxed);
-        let mut turn = 0;
+        let (mut turn, mut challenged) = (0, false);
         loop {
             let credential = (first + turn) % count;
             let Answer { response, sent } = self.send(to, request.clone(), credential).await?;
+            // RFC 9449 section 8: refused before anything was done with it, so even a code is still good.
+            if request.dpop_key.is_some()
+                && !challenged
+                && wants_nonce(response.status, &response.headers, &response.body)
+            {
+                challenged = true;
+                continue;
+            }
             turn += 1;
-            match read(&response) {
+            let statuses = &to.profile.registration.provider.outbound.retry_statuses;
+            let read =
+                read(&response).map_err(|fault| by_status(fault, &response, statuses, self.clock.now()));
+            match read {
                 Ok(answer) => {
                     self.credential.store(credential, Ordering::Relaxed);
                     return Ok(answer);
@@ -165,11 +173,92 @@ impl TokenEndpoint {
         for name in ["client_id", "client_secret"] {
             request.rename(name, registration.provider.quirks.parameter(name));
         }
+        let prover = request.dpop_key.take().map(|key| (key, to.endpoint.origin().ascii_serialization()));
+        if let Some((key, origin)) = &prover {
+            let nonce = self.nonces.get(origin);
+            let url = dpop::htu(to.endpoint);
+            let proof = Proof { method: "POST", url, nonce: nonce.as_deref(), access_token: None };
+            let proof = key
+                .prove(proof, self.clock.now(), self.entropy.as_ref())
+                .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
+            request.headers.insert(DPOP, proof);
+        }
         let sent = secrets_of(&request, registration.provider.quirks.parameter("client_id"));
         let deadline = registration.retry.request_timeout;
         let outgoing = request.into_outgoing(to.endpoint.clone(), deadline, MAX_ANSWER);
         let response = self.transport.send(outgoing).await.map_err(|fault| failure_of_transport(&fault))?;
+        if let Some((_, origin)) = &prover {
+            self.nonces.remember(origin, &response.headers);
+        }
         Ok(Answer { response, sent })
+    }
+}
+
+/// The request with the profile's own parameters.
+fn completed(profile: &Profile, mut request: TokenRequest) -> TokenRequest {
+    let registration = &profile.registration;
+    if request.get("resource").is_none() {
+        let resources = &registration.authorization.resources;
+        resources.iter().for_each(|resource| request.add_resource(resource));
+    }
+    let quirks = &*registration.provider.quirks;
+    let is_refresh = request.get("grant_type").is_some_and(|grant| grant.expose() == "refresh_token");
+    let further = if is_refresh { &registration.refresh_params } else { &registration.token_params };
+    for (name, value) in further {
+        // Neither the grant's own parameters nor the proof of the client can be overridden.
+        if request.get(name).is_none() && !CLIENT_AUTH_PARAMS.contains(&name.as_str()) {
+            request.param(name, value.as_str());
+        }
+    }
+    if let (Some(separator), Some(scope)) = (quirks.scope_separator, request.get("scope")) {
+        // No scope has a space in it, so each is a separator.
+        let scope = scope.expose().replace(' ', separator.encode_utf8(&mut [0; 4]));
+        request.param("scope", scope);
+    }
+    request.rename("scope", quirks.parameter("scope"));
+    request.format = quirks.token_request_format;
+    for (name, value) in &quirks.token_request_headers {
+        request.headers.insert(name, value.clone());
+    }
+    request
+}
+
+/// Whether the tokens are bound to the key that the request was proven with, if it was
+/// (RFC 9449 section 5). Taking a bearer token instead would be a downgrade that nobody asked for.
+fn check_binding(answer: &TokenResponse, bound: bool) -> Result<(), TokenAnswerError> {
+    let why = match (bound, answer.token_type) {
+        (true, TokenType::Dpop) | (false, TokenType::Bearer) => return Ok(()),
+        (true, TokenType::Bearer) => {
+            "has the token_type Bearer although DPoP was asked for, so the token is bound to no key; \
+             have the provider bind this client's tokens, or leave `dpop` out"
+        }
+        (false, TokenType::Dpop) => {
+            "has the token_type DPoP, which was not asked for; set `dpop = true` for it"
+        }
+    };
+    Err(TokenAnswerError::Malformed { why: why.to_owned() })
+}
+
+/// What the answer's status means to this provider's operator: trouble that passes, or a refusal.
+fn by_status(
+    fault: TokenAnswerError,
+    response: &IncomingResponse,
+    statuses: &RetryStatuses,
+    now: Timestamp,
+) -> TokenAnswerError {
+    let status = response.status.as_u16();
+    if status < 400 {
+        return fault;
+    }
+    match (statuses.contains(status), fault) {
+        (true, TokenAnswerError::Refused { .. }) => {
+            TokenAnswerError::ServerError { status, retry_after: retry_after(&response.headers, now) }
+        }
+        // The body of a failing server is not believed: no grant ends on its word.
+        (false, TokenAnswerError::ServerError { .. } | TokenAnswerError::Throttled { .. }) => {
+            TokenAnswerError::Refused { code: String::new(), description: None, status, own: None }
+        }
+        (_, fault) => fault,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The port through which requests to authorization servers leave.
 //!
 //! Implemented by the gateway's `provider_client.rs` and scripted in tests. An implementation follows
-//! no redirect, decodes no compression, reuses no connection, and bounds size and time.
+//! no redirect but those that [`Outbound`] allows, decodes no compression, reuses no connection, and
+//! bounds size and time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +123,7 @@ impl Transport for Via {
         &self,
         request: OutgoingRequest,
     ) -> LocalBoxFuture<'static, Result<IncomingResponse, TransportError>> {
-        self.inner.send(OutgoingRequest { outbound: self.outbound.clone(), ..request })
+        let deadline = self.outbound.request_timeout.unwrap_or(request.deadline);
+        self.inner.send(OutgoingRequest { outbound: self.outbound.clone(), deadline, ..request })
     }
 }

@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use claviger_actors::protocol::json_template::JsonTemplate;
+use claviger_actors::protocol::signing_key::{SignatureAlgorithm, SigningKey};
 use claviger_actors::protocol::template::Template;
 use claviger_actors::registration::authorization::AuthorizationOptions;
 use claviger_actors::registration::settings::{Settings, SettingsError};
+use claviger_actors::registration::signing_keys::SigningKeys;
 use serde_json::Value;
 use url::Url;
 
 use super::error::Faults;
+use super::fapi;
 use super::file::ProfileFile;
 use super::reader::Located;
 
@@ -22,9 +25,11 @@ const LONGEST_AGE: Duration = Duration::from_secs(366 * 24 * 3600);
 pub(super) struct Documents {
     claims: Option<JsonTemplate>,
     authorization_details: Option<JsonTemplate>,
+    request_object: Option<SigningKeys>,
 }
 
-/// Takes `claims` and `authorization_details`, whose shape is the provider's affair.
+/// Takes `claims` and `authorization_details`, whose shape is the provider's affair, and the keys of
+/// request objects.
 pub(super) fn documents(settings: &mut Settings) -> Result<Documents, SettingsError> {
     let mut document = |key: &str, fits: fn(&Value) -> bool, shape: &str| {
         let Some(value) = settings.take_value(key)? else { return Ok(None) };
@@ -44,7 +49,48 @@ pub(super) fn documents(settings: &mut Settings) -> Result<Documents, SettingsEr
         |value| value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(has_type)),
         "an array of tables, each with its `type` (RFC 9396 section 2)",
     )?;
-    Ok(Documents { claims, authorization_details })
+    let request_object = request_object(settings)?;
+    Ok(Documents { claims, authorization_details, request_object })
+}
+
+/// Takes `request_object` and its key: `request_object_signing_key` with `request_object_signing_alg`
+/// and `request_object_key_id`, or the `signing_key` that the client authenticates with.
+fn request_object(settings: &mut Settings) -> Result<Option<SigningKeys>, SettingsError> {
+    let wanted = settings.take_flag("request_object")?.unwrap_or_default();
+    let own = settings.take_bytes("request_object_signing_key")?;
+    let algorithm = settings.take_text("request_object_signing_alg")?;
+    let name = settings.take_text("request_object_key_id")?;
+    let fault = |key: &str, problem: String| SettingsError { key: key.to_owned(), problem };
+    let further = [
+        ("request_object_signing_key", own.is_some()),
+        ("request_object_signing_alg", algorithm.is_some()),
+        ("request_object_key_id", name.is_some()),
+    ];
+    if let (false, Some((key, _))) = (wanted, further.iter().find(|(_, given)| *given)) {
+        return Err(fault(key, "is of no use without `request_object = true`".to_owned()));
+    }
+    if !wanted {
+        return Ok(None);
+    }
+    let Some(own) = own else {
+        if let Some((key, _)) = further.iter().find(|(_, given)| *given) {
+            return Err(fault(key, "is of no use without `request_object_signing_key`".to_owned()));
+        }
+        return SigningKeys::require(settings, "`request_object`").map(Some);
+    };
+    let algorithm = match algorithm {
+        None => None,
+        Some(text) => Some(
+            text.parse::<SignatureAlgorithm>()
+                .map_err(|error| fault("request_object_signing_alg", format!("{text:?} {error}")))?,
+        ),
+    };
+    let key = SigningKey::load(own.expose(), None, algorithm)
+        .map_err(|error| fault("request_object_signing_key", error.to_string()))?;
+    Ok(Some(SigningKeys::from(match name {
+        Some(name) => key.with_kid(name.as_str()),
+        None => key,
+    })))
 }
 
 fn has_type(detail: &Value) -> bool {
@@ -69,10 +115,13 @@ pub(super) fn options(
     let prompt = text(&file.prompt);
     let login_hint = text(&file.login_hint);
     let max_age = max_age(file, faults);
+    let fapi = fapi::is_wanted(file);
     let resources = file.resource.as_ref().map_or(Some(Vec::new()), |list| resources(list, faults));
     Some(AuthorizationOptions {
-        pushed: file.par.as_ref().is_some_and(|par| par.value),
-        require_iss: file.require_iss.as_ref().is_some_and(|required| required.value),
+        pushed: file.par.as_ref().map_or(fapi, |par| par.value),
+        require_iss: file.require_iss.as_ref().map_or(fapi, |required| required.value),
+        request_object: documents.request_object,
+        fapi_algorithms_only: fapi,
         max_age: max_age?,
         acr_values: acr_values?,
         prompt: prompt?,

@@ -48,7 +48,14 @@ impl<'a> Extension<'a> {
             self.complete = false;
             return None;
         };
-        build(&mut self.settings).map_err(|error| self.refused.push(error)).ok()
+        let refused = &mut self.refused;
+        // Two extensions may share a key, and refuse it for the same reason.
+        let note = |error| {
+            if !refused.contains(&error) {
+                refused.push(error)
+            }
+        };
+        build(&mut self.settings).map_err(note).ok()
     }
 
     /// Notes what the extensions refused, and the keys that none of them took. `keys` are the
@@ -57,6 +64,7 @@ impl<'a> Extension<'a> {
         let known = || keys.iter().copied().chain(self.settings.asked());
         // While an extension is not known, neither are its keys: only misspelt ones are told then.
         let unknown = |key: &&str| self.complete || nearest(key, known()).is_some();
+        let told: Vec<&str> = self.undrawn.keys().copied().collect();
         let mut left: Vec<&str> = self.settings.leftovers().filter(unknown).collect();
         for (key, trouble) in self.undrawn {
             // A key that nobody asked for is told as such, whatever it holds.
@@ -75,7 +83,7 @@ impl<'a> Extension<'a> {
             let misspelt = left.iter().any(|key| nearest(key, known()) == Some(error.key.as_str()));
             match given {
                 // It was given, but could not be drawn: that has been told.
-                Some(raw) if matches!(raw.value, RawSetting::Secret(_)) => {}
+                Some(_) if told.contains(&error.key.as_str()) => {}
                 Some(raw) => faults.push(&raw.at, error.problem.clone()),
                 None if misspelt => {}
                 None => {

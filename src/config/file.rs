@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::error::{Faults, Place};
 use super::reader::{ByteSize, Located, Node, Parameter, Read, Table};
 use super::secret_source::{RawSetting, SecretSource};
+use super::tls::KeySource;
 
 /// Declares a table: a struct of optional fields that reads itself and refuses unknown keys. With
 /// `..rest`, keys that it does not know are kept for the extension that does.
@@ -221,6 +222,20 @@ table! {
         assertion_audience: Located<String>,
         /// Audience of client assertions: `issuer`, `token_endpoint` or a URL.
         client_assertion_audience: Located<String>,
+        /// Whom to trust there.
+        tls: ProviderTlsFile,
+        /// The HTTP proxy on the way, with its credentials.
+        proxy: Located<SecretSource>,
+        /// Whether metadata and keys may be redirected within their origin.
+        redirects: Located<bool>,
+        /// Total time of one request.
+        request_timeout: Located<Duration>,
+        /// Longest wait for a connection.
+        connect_timeout: Located<Duration>,
+        /// Statuses of the token endpoint that are passing trouble.
+        retry_statuses: Located<Vec<String>>,
+        /// How often a call's token request is sent again while they last.
+        retries: Located<u64>,
     }
 }
 
@@ -239,12 +254,30 @@ table! {
 }
 
 table! {
+    /// `tls` of a provider.
+    ProviderTlsFile {
+        /// PEM file of the certificate authorities to trust, instead of the system's.
+        ca: Located<String>,
+    }
+}
+
+table! {
     /// `[providers.NAME.probe]`
     ProbeFile {
         /// Its method.
         method: Located<String>,
         /// Its URL.
         url: Located<String>,
+    }
+}
+
+table! {
+    /// `tls` of a profile.
+    ClientTlsFile {
+        /// PEM file of the client certificate, with its chain.
+        cert: Located<String>,
+        /// PEM file of its private key.
+        key: Located<KeySource>,
     }
 }
 
@@ -265,6 +298,18 @@ table! {
         error: Located<String>,
         /// What the error is, in words.
         error_description: Located<String>,
+    }
+}
+
+table! {
+    /// `tls` of a route.
+    RouteTlsFile {
+        /// PEM file of the certificate authorities to trust, instead of the system's.
+        ca: Located<String>,
+        /// PEM file of the client certificate, with its chain.
+        cert: Located<String>,
+        /// PEM file of its private key.
+        key: Located<KeySource>,
     }
 }
 
@@ -311,6 +356,15 @@ table! {
         id_token_signing_alg: Located<String>,
         /// Lifetime of a token whose answer has no `expires_in`.
         default_token_lifetime: Located<Duration>,
+        /// Whether tokens are bound to a key of the connection's own (RFC 9449).
+        dpop: Located<bool>,
+        /// What its proofs are signed with.
+        dpop_signing_alg: Located<String>,
+        /// The client certificate (RFC 8705).
+        tls: ClientTlsFile,
+        /// Whether access tokens are bound to it, so that upstreams must be shown it (RFC 8705
+        /// section 3).
+        certificate_bound_tokens: Located<bool>,
         ..settings
     }
 }
@@ -358,5 +412,7 @@ table! {
         timeout: Located<Duration>,
         /// Largest request body.
         max_body: Located<ByteSize>,
+        /// Whom to trust there, and what to show.
+        tls: RouteTlsFile,
     }
 }

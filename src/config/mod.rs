@@ -13,7 +13,9 @@ pub mod pasted;
 mod authorization;
 mod callers;
 mod extension;
+mod fapi;
 mod file;
+mod outbound;
 mod params;
 mod profiles;
 mod providers;
@@ -26,6 +28,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod urls;
 mod variables;
 mod warnings;
@@ -35,6 +38,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use claviger_actors::clock::{Clock as _, SystemClock};
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::proxy::route::RoutingTable;
@@ -149,19 +153,31 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
+    let tls = tls::Tls::new(secrets);
     for (name, provider) in provider_files {
         providers::provider(name, provider, faults);
+        outbound::of_provider(provider, secrets, &tls, faults);
     }
     let catalogue = file.server.as_ref().and_then(|server| server.catalogue.as_ref());
     let directory = catalogue::directory(catalogue, secrets.directory, faults);
+    for provider in directory.values() {
+        outbound::of_provider(provider, secrets, &tls, faults);
+    }
     let providers = catalogue::Providers { inline: provider_files, directory };
-    let named = routes::Named { profiles: profile_files, providers: &providers, whole: &file.at };
+    let named = routes::Named { profiles: profile_files, providers: &providers, tls: &tls, whole: &file.at };
     let routing = routes::routes(route_files, &named, faults);
     let redirect_uri = server.as_ref().and_then(|server| server::redirect_uri(&server.public_url));
-    let profiles =
-        profiles::Profiles { providers, routing: &routing, redirect_uri: redirect_uri.as_ref(), secrets }
-            .check(profile_files, faults);
+    let profiles = profiles::Profiles {
+        providers,
+        routing: &routing,
+        redirect_uri: redirect_uri.as_ref(),
+        secrets,
+        tls: &tls,
+    }
+    .check(profile_files, faults);
     let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
+    let mut warnings = warnings::warnings(file, secrets.environment);
+    warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -170,6 +186,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         profiles,
         callers,
         routing,
-        warnings: warnings::warnings(file, secrets.environment),
+        warnings,
     })
 }

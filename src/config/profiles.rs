@@ -1,13 +1,16 @@
 //! Checks `[profiles]`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow};
+use claviger_actors::client_auth::{self, CLIENT_AUTH_METHODS, ClientAuthRow, ClientAuthentication};
 use claviger_actors::connection::OriginSet;
 use claviger_actors::grants::{self, GRANTS, GrantRow};
 use claviger_actors::profile::Profile;
+use claviger_actors::protocol::dpop;
 use claviger_actors::protocol::identifiers::ProfileId;
 use claviger_actors::protocol::scope::ScopeSet;
+use claviger_actors::protocol::signing_key::SignatureAlgorithm;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
 use claviger_actors::registration::{ClientRegistration, ProviderDetails};
@@ -17,11 +20,14 @@ use super::authorization;
 use super::catalogue::Providers;
 use super::error::{Faults, Place, suggestion};
 use super::extension::Extension;
+use super::fapi;
 use super::file::ProfileFile;
+use super::outbound;
 use super::params;
 use super::providers::{self, CheckedProvider, Defaults};
 use super::reader::Located;
 use super::secret_source::Secrets;
+use super::tls::Tls;
 use super::variables::Values;
 
 const DEFAULT_CLIENT_AUTH: &str = "client_secret_basic";
@@ -39,6 +45,8 @@ pub(super) struct Profiles<'a> {
     pub(super) redirect_uri: Option<&'a Url>,
     /// Where secrets come from.
     pub(super) secrets: &'a Secrets<'a>,
+    /// Where certificates come from.
+    pub(super) tls: &'a Tls<'a>,
 }
 
 impl Profiles<'_> {
@@ -49,8 +57,7 @@ impl Profiles<'_> {
 
     fn profile(&self, name: &str, file: &ProfileFile, faults: &mut Faults) -> Option<Profile> {
         let id = faults.note(&file.at, ProfileId::new(name));
-        let client_id = client_id(file, faults);
-        let provider = self.provider(file, faults);
+        let (provider, retry) = self.provider(file, faults).unzip();
         let no_defaults = Defaults::default();
         let defaults = provider.as_ref().map_or(&no_defaults, |provider| &provider.defaults);
         let scopes = match &file.scopes {
@@ -64,21 +71,30 @@ impl Profiles<'_> {
         let client_auth = extension.build(auth_row.map(|row| row.build));
         let documents = extension.build(Some(authorization::documents));
         extension.finish(ProfileFile::KEYS, faults);
+        // Who vouches with an assertion need not be a registered client (RFC 7521 section 4.1).
+        let nameless = auth_row.is_some_and(|row| row.name == "none")
+            && grant.as_ref().is_none_or(|grant| !grant.needs_client_id());
+        let client_id = client_id(file, nameless, faults);
 
+        let device = grant.as_ref().is_some_and(|grant| grant.uses_device());
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
         let identity = person && scopes.as_ref().is_some_and(|scopes| scopes.contains("openid"));
-        let enough = provider.as_ref().is_some_and(|provider| {
-            enough(&provider.details, person, identity, provider_place(file), faults)
-        });
+        check_certificate(file, client_auth.as_ref().zip(auth_row), faults);
+        let needs = Needs { person, device, identity };
+        let enough = provider
+            .as_ref()
+            .is_some_and(|provider| enough(&provider.details, needs, provider_place(file), faults));
         let authorize_params = params::of("authorize_params", file.authorize_params.as_ref(), faults);
         let token_params = params::of("token_params", file.token_params.as_ref(), faults);
         let refresh_params = params::of("refresh_params", file.refresh_params.as_ref(), faults);
+        fapi::check_file(file, faults);
         let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
         let pkce = match &file.pkce {
             Some(text) => params::pkce(text, faults),
             None => Some(defaults.pkce.unwrap_or_default()),
         };
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
+        let dpop = dpop(file, faults);
         let default_token_lifetime = match &file.default_token_lifetime {
             Some(given) => params::lifetime(given, faults),
             None => defaults.default_token_lifetime,
@@ -86,7 +102,7 @@ impl Profiles<'_> {
 
         let profile = id?;
         let origins = OriginSet::new(self.routing.origins_of(&profile));
-        Some(Profile {
+        let profile = Profile {
             registration: ClientRegistration {
                 profile,
                 authorize_params: params::merged(&[&authorize_params, &defaults.authorize_params]),
@@ -98,20 +114,28 @@ impl Profiles<'_> {
                 redirect_uri: self.redirect_uri?.clone(),
                 authorization: authorization?,
                 pkce: pkce?,
+                dpop: dpop?,
                 id_token_signing_alg,
                 default_token_lifetime,
                 refresh: RefreshPolicy::default(),
-                retry: RetryPolicy::default(),
+                retry: retry?,
             },
             grant: grant?,
             grant_name: grant_row?.name,
             client_auth: client_auth?,
             client_auth_name: auth_row?.name,
             origins,
-        })
+        };
+        fapi::check(file, &profile, faults);
+        if let Some(required) =
+            file.require_iss.as_ref().filter(|_| profile.registration.provider.issuer.is_none())
+        {
+            faults.push(&required.at, "needs the provider's `issuer` to compare with");
+        }
+        Some(profile)
     }
 
-    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<CheckedProvider> {
+    fn provider(&self, file: &ProfileFile, faults: &mut Faults) -> Option<(CheckedProvider, RetryPolicy)> {
         let Some(name) = &file.provider else {
             faults.missing(&file.at.join("provider"), "it names a provider");
             return None;
@@ -133,29 +157,57 @@ impl Profiles<'_> {
                 let problem = format!("make no usable provider: {noted}");
                 faults.push(&file.at.join("variables"), problem);
             }
-            checked
+            let outbound = outbound::of_profile(provider, file, self.secrets, self.tls, faults);
+            let mut checked = checked?;
+            checked.details.outbound = outbound?;
+            Some((checked, outbound::retry(provider)))
         })
     }
 }
 
-/// Whether a provider has what a profile needs of it.
-fn enough(
-    provider: &ProviderDetails,
-    person: bool,
-    identity: bool,
-    place: &Place,
+/// Whether there is a client certificate where one is needed (RFC 8705 sections 2 and 3).
+fn check_certificate(
+    file: &ProfileFile,
+    auth: Option<(&Arc<dyn ClientAuthentication>, &ClientAuthRow)>,
     faults: &mut Faults,
-) -> bool {
+) {
+    if file.tls.is_some() {
+        return;
+    }
+    let what = "`tls = { cert = \"client.pem\", key = \"client.key\" }`";
+    if let Some((_, row)) = auth.filter(|(method, _)| method.needs_certificate()) {
+        let needed = format!("client_auth = \"{}\" needs {what}", row.name);
+        faults.missing(&file.at.join("tls"), needed);
+    } else if let Some(bound) = file.certificate_bound_tokens.as_ref().filter(|bound| bound.value) {
+        faults.push(&bound.at, format!("needs the certificate that they are bound to: {what}"));
+    }
+}
+
+/// What a profile needs of its provider.
+struct Needs {
+    /// A person consents.
+    person: bool,
+    /// On another device.
+    device: bool,
+    /// ID tokens come.
+    identity: bool,
+}
+
+/// Whether a provider has what a profile needs of it.
+fn enough(provider: &ProviderDetails, needs: Needs, place: &Place, faults: &mut Faults) -> bool {
+    let Needs { person, device, identity } = needs;
     let name = &provider.name;
     if provider.issuer.is_some() {
         return true;
     }
-    if person && provider.endpoints.authorization_endpoint.is_none() {
+    let (endpoint, key) = match device {
+        true => (&provider.endpoints.device_authorization_endpoint, "device_authorization_endpoint"),
+        false => (&provider.endpoints.authorization_endpoint, "authorization_endpoint"),
+    };
+    if person && endpoint.is_none() {
         faults.push(
             place,
-            format!(
-                "provider `{name}` has neither `authorization_endpoint` nor `issuer`, and the grant needs one"
-            ),
+            format!("provider `{name}` has neither `{key}` nor `issuer`, and the grant needs one"),
         );
         return false;
     }
@@ -170,7 +222,7 @@ fn provider_place(file: &ProfileFile) -> &Place {
     file.provider.as_ref().map_or(&file.at, |name| &name.at)
 }
 
-fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
+fn client_id(file: &ProfileFile, nameless: bool, faults: &mut Faults) -> Option<String> {
     match &file.client_id {
         // RFC 6749 appendix A.1.
         Some(id) if id.value.is_empty() || !id.value.bytes().all(|b| (0x20..=0x7e).contains(&b)) => {
@@ -178,6 +230,7 @@ fn client_id(file: &ProfileFile, faults: &mut Faults) -> Option<String> {
             None
         }
         Some(id) => Some(id.value.clone()),
+        None if nameless => Some(String::new()),
         None => {
             faults.missing(&file.at.join("client_id"), "the provider gave it when the client was registered");
             None
@@ -233,4 +286,25 @@ fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Stri
         return None;
     }
     Some(text.value.clone())
+}
+
+/// What proofs of possession are signed with; `Some(None)` if there are none (RFC 9449).
+fn dpop(file: &ProfileFile, faults: &mut Faults) -> Option<Option<SignatureAlgorithm>> {
+    let algorithm = match &file.dpop_signing_alg {
+        None => dpop::ALGORITHMS[0],
+        Some(name) => {
+            let found = dpop::ALGORITHMS.into_iter().find(|algorithm| algorithm.name() == name.value);
+            if found.is_none() {
+                let hint = suggestion(&name.value, dpop::ALGORITHMS.map(SignatureAlgorithm::name));
+                faults.push(&name.at, format!("`{}` signs no DPoP proofs here{hint}", name.value));
+            }
+            found?
+        }
+    };
+    let by_profile = fapi::is_wanted(file) && !fapi::is_certificate_bound(file);
+    let wanted = file.dpop.as_ref().map_or(by_profile, |wanted| wanted.value);
+    if let (false, Some(name)) = (wanted, &file.dpop_signing_alg) {
+        faults.push(&name.at, "is of no use without `dpop = true`");
+    }
+    Some(wanted.then_some(algorithm))
 }

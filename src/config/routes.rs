@@ -8,7 +8,7 @@ use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::template::CallContext;
 use claviger_actors::proxy::path;
-use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin};
+use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin, UpstreamTls};
 use claviger_actors::proxy::templated::{HostPattern, UpstreamTemplate};
 use http::Method;
 use url::Url;
@@ -18,6 +18,7 @@ use super::error::{Faults, Place, suggestion};
 use super::file::{ProfileFile, RouteFile};
 use super::providers;
 use super::reader::Located;
+use super::tls::Tls;
 use super::urls;
 use super::variables::Values;
 
@@ -32,6 +33,8 @@ pub(super) struct Named<'a> {
     pub(super) profiles: &'a BTreeMap<String, ProfileFile>,
     /// Their providers.
     pub(super) providers: &'a Providers<'a>,
+    /// Where certificates come from.
+    pub(super) tls: &'a Tls<'a>,
     /// The file as a whole.
     pub(super) whole: &'a Place,
 }
@@ -51,7 +54,9 @@ pub(super) fn routes(
         {
             faults.push(&file.at.join("path"), format!("is also that of routes.{other}"));
         }
-        checked.extend(route(name, file, path, named, faults));
+        let tls = upstream_tls(file, named, faults);
+        let checked_route = route(name, file, path, named, faults);
+        checked.extend(checked_route.and_then(|route| Some(Route { tls: tls?, ..route })));
     }
     RoutingTable::new(checked)
 }
@@ -94,6 +99,7 @@ fn route(
         id: id?,
         path: path?,
         origin: Arc::new(upstream.origin),
+        tls: None,
         upstream_path: upstream.path,
         template: upstream.template.map(Arc::new),
         profile: profile?,
@@ -103,6 +109,30 @@ fn route(
         timeout: timeout?,
         max_body: file.max_body.as_ref().map(|size| size.value.0),
     })
+}
+
+/// TLS with the upstream, if it is another than with all of them. Tokens that are bound to the
+/// profile's certificate need it shown (RFC 8705 section 3).
+fn upstream_tls(file: &RouteFile, named: &Named<'_>, faults: &mut Faults) -> Option<Option<UpstreamTls>> {
+    let profile = file.profile.as_ref().and_then(|name| named.profiles.get(&name.value));
+    let bound =
+        profile.filter(|profile| profile.certificate_bound_tokens.as_ref().is_some_and(|bound| bound.value));
+    let bound = bound.and_then(|profile| profile.tls.as_ref());
+    if file.tls.is_none() && bound.is_none() {
+        return Some(None);
+    }
+    let plain = file.upstream.as_ref().filter(|upstream| upstream.value.starts_with("http://"));
+    match (plain, &file.tls) {
+        (Some(_), Some(own)) => {
+            faults.push(&own.at, "is of no use: the upstream is not https");
+            return None;
+        }
+        (Some(upstream), None) => {
+            faults.push(&upstream.at, "must be https: the profile's tokens are bound to its certificate");
+            return None;
+        }
+        (None, own) => named.tls.of_route(own.as_ref(), bound, faults),
+    }
 }
 
 /// Where a route leads.

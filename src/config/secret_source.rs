@@ -167,14 +167,19 @@ impl Secrets<'_> {
     }
 
     fn read_bytes(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.file(path, "secret file")
+    }
+
+    /// The bytes of the file at `path`, relative to the configuration; `kind` names it in faults.
+    pub(super) fn file(&self, path: &Path, kind: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         use std::io::Read as _;
         let path = self.directory.join(path);
         let mut bytes = Zeroizing::new(Vec::new());
         std::fs::File::open(&path)
             .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
-            .map_err(|error| format!("secret file {} cannot be read: {error}", path.display()))?;
+            .map_err(|error| format!("{kind} {} cannot be read: {error}", path.display()))?;
         if bytes.len() as u64 > MAX_FILE {
-            return Err(format!("secret file {} is larger than {MAX_FILE} bytes", path.display()));
+            return Err(format!("{kind} {} is larger than {MAX_FILE} bytes", path.display()));
         }
         Ok(bytes)
     }

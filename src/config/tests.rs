@@ -2,7 +2,9 @@
 
 mod catalogue;
 mod faults;
+mod keys;
 mod providers;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -142,6 +144,9 @@ fn the_tour_shows_every_key() {
         file::CallerFile::KEYS,
         file::BasicFile::KEYS,
         file::RouteFile::KEYS,
+        file::ProviderTlsFile::KEYS,
+        file::ClientTlsFile::KEYS,
+        file::RouteTlsFile::KEYS,
     ];
     for key in tables.concat() {
         let shown = tour.contains(&format!("{key} = ")) || tour.contains(&format!(".{key}"));

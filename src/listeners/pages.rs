@@ -28,6 +28,7 @@ h1{margin:0 0 .75rem;font-size:1.3rem;line-height:1.3}\
 p{margin:.6rem 0;overflow-wrap:anywhere}\
 a{color:var(--link)}\
 footer{margin-top:1.5rem;color:var(--soft);font-size:.85rem}\
+.code{font-size:2rem;letter-spacing:.08em;text-align:center;margin:1.2rem 0}\
 code{font-family:ui-monospace,SFMono-Regular,Menlo,monospace}";
 
 static POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -48,8 +49,19 @@ pub struct Page {
     pub paragraphs: Vec<String>,
     /// A checked URL to go on to, and its words.
     pub link: Option<(String, &'static str)>,
+    /// What to wait for, if the page changes by itself.
+    pub waiting: Option<Waiting>,
     /// The request's reference number.
     pub reference: String,
+}
+
+/// What a page shows while a person is busy on another device.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// What the person enters there.
+    pub user_code: String,
+    /// Seconds until the page looks again.
+    pub again_in: u64,
 }
 
 impl Page {
@@ -70,14 +82,20 @@ impl Page {
         let mut html = String::with_capacity(STYLE.len() + 1024);
         let title = escape(self.title);
         let class = if self.status.is_success() { "good" } else { "bad" };
+        let again = self.waiting.as_ref().map(|waiting| waiting.again_in);
+        let refresh = again.map(|seconds| format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"));
         // Writing to a `String` cannot fail.
         let _ = write!(
             html,
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{}\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
              <meta name=\"robots\" content=\"noindex\"><title>{title}</title><style>{STYLE}</style></head>\
-             <body><main class=\"{class}\"><h1>{title}</h1>"
+             <body><main class=\"{class}\"><h1>{title}</h1>",
+            refresh.unwrap_or_default()
         );
+        if let Some(waiting) = &self.waiting {
+            let _ = write!(html, "<p class=\"code\"><code>{}</code></p>", escape(&waiting.user_code));
+        }
         for paragraph in &self.paragraphs {
             let _ = write!(html, "<p>{}</p>", escape(paragraph));
         }
@@ -122,6 +140,7 @@ mod tests {
             title: "Not valid",
             paragraphs: vec![text.to_owned()],
             link: Some((format!("https://a/?q={text}"), "Back")),
+            waiting: Some(Waiting { user_code: text.to_owned(), again_in: 5 }),
             reference: text.to_owned(),
         }
     }
@@ -130,7 +149,7 @@ mod tests {
     fn hostile_text_never_becomes_markup() {
         let html = page("\"><script>alert('1')</script>&").html();
         assert!(!html.contains("<script"));
-        assert_eq!(html.matches("&lt;script&gt;").count(), 3);
+        assert_eq!(html.matches("&lt;script&gt;").count(), 4);
         assert!(html.contains("https://a/?q=&quot;&gt;&lt;script"));
     }
 

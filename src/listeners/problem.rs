@@ -10,6 +10,7 @@ use claviger_actors::protocol::identifiers::RouteId;
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::body::BodyFault;
 use claviger_actors::proxy::error::UpstreamError;
+use claviger_actors::proxy::headers::HeaderError;
 use claviger_actors::store::StoreError;
 use claviger_actors::supervision::AskError;
 use serde::Serialize;
@@ -137,6 +138,9 @@ impl Problem {
             UpstreamError::RequestBody(BodyFault::Stalled { .. }) => {
                 Self::new(Code::BadRequest, detail, request_id).status(StatusCode::REQUEST_TIMEOUT)
             }
+            UpstreamError::RequestHead(HeaderError::Unproven) => {
+                Self::new(Code::Internal, detail, request_id)
+            }
             UpstreamError::RequestBody(_) | UpstreamError::RequestHead(_) => {
                 Self::new(Code::BadRequest, detail, request_id)
             }
@@ -179,9 +183,10 @@ impl Problem {
         use ProblemCode as Code;
         let detail = error.to_string();
         match error {
-            FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) | FlowError::Call { .. } => {
-                Self::new(Code::BadRequest, detail, request_id)
-            }
+            FlowError::Invalid { .. }
+            | FlowError::NoConsentNeeded(_)
+            | FlowError::OtherConsent(_)
+            | FlowError::Call { .. } => Self::new(Code::BadRequest, detail, request_id),
             FlowError::Refused { .. } => Self::new(Code::AuthorizationRequired, detail, request_id),
             FlowError::UnknownProfile(_) => Self::new(Code::NotFound, detail, request_id),
             FlowError::TooMany => Self::new(Code::Overloaded, detail, request_id).retry_after(60),

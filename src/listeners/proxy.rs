@@ -11,7 +11,7 @@
 //! 5. the token, and only then the upstream.
 //!
 //! Reading order: `gateway` (what is needed of the engine), `asked` (1), `call` (2 to 4), `token` and
-//! `consent` (5), `forward` and `answer`.
+//! `consent` (5), `forward` with `possession`, and `answer`.
 
 mod answer;
 mod asked;
@@ -19,6 +19,7 @@ mod call;
 mod consent;
 mod forward;
 pub mod gateway;
+mod possession;
 mod request_id;
 mod token;
 

@@ -1,16 +1,18 @@
-//! The listener for browsers: one-time connect links and the redirection endpoint.
+//! The listener for browsers: one-time connect links and the redirection endpoint. Providers fetch our
+//! key set from it.
 //!
-//! Both paths act on `GET`, as OAuth has it, and use something up. So a `HEAD` or a speculative
+//! The first two act on `GET`, as OAuth has it, and use something up. So a `HEAD` or a speculative
 //! `GET` is answered without acting.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ALLOW, CACHE_CONTROL, HeaderMap, HeaderValue, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, REFERRER_POLICY, RETRY_AFTER,
+    SET_COOKIE,
 };
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 use claviger_actors::clock::SystemEntropy;
 use claviger_actors::flow::error::FlowError;
-use claviger_actors::flow::messages::{AuthorizationRedirect, FlowOutcome};
+use claviger_actors::flow::messages::{DeviceView, FlowOutcome, Opened};
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::authorization_response::AuthorizationResponse;
 use claviger_actors::protocol::secret::Secret;
@@ -18,12 +20,15 @@ use claviger_actors::provider::error::TokenError;
 use url::Url;
 
 use super::browser_cookie::BrowserCookie;
-use super::pages::Page;
+use super::pages::{Page, Waiting};
 use super::request_id::new_request_id;
 use super::return_to::with_error;
 
 /// Longest connect token looked at, in bytes; ours are much shorter.
 const MAX_CONNECT_TOKEN: usize = 256;
+
+/// How long a provider may keep our key set without asking again.
+const JWKS_CACHE: &str = "max-age=300";
 
 /// What the public listener works with. Cheap to clone: one for each worker.
 #[derive(Clone, Debug)]
@@ -62,7 +67,13 @@ pub fn configure(cfg: &mut web::ServiceConfig, state: PublicState) {
 
 fn paths(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/connect/{session}").route(web::get().to(connect)))
-        .service(resource("/callback").route(web::get().to(callback)));
+        .service(resource("/callback").route(web::get().to(callback)))
+        .service(
+            web::resource("/jwks.json")
+                .route(web::get().to(jwks))
+                .route(web::head().to(jwks))
+                .default_service(web::to(method_not_allowed)),
+        );
 }
 
 fn resource(path: &str) -> Resource {
@@ -98,6 +109,15 @@ async fn callback(state: web::Data<PublicState>, request: HttpRequest) -> HttpRe
     callback_answer(result, state.reference())
 }
 
+/// The keys that our signatures are verified with (RFC 7517 section 5), for providers that fetch them.
+async fn jwks(state: web::Data<PublicState>) -> HttpResponse {
+    let set = serde_json::json!({ "keys": state.gateway.published_keys() });
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "application/jwk-set+json"))
+        .insert_header((CACHE_CONTROL, JWKS_CACHE))
+        .body(set.to_string())
+}
+
 fn connect_token(text: &str) -> Option<Secret> {
     let url_safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
     (text.len() <= MAX_CONNECT_TOKEN && text.bytes().all(url_safe)).then(|| Secret::new(text))
@@ -114,12 +134,13 @@ fn is_speculative(headers: &HeaderMap) -> bool {
 }
 
 fn connect_answer(
-    result: Result<AuthorizationRedirect, FlowError>,
+    result: Result<Opened, FlowError>,
     cookie: BrowserCookie,
     reference: String,
 ) -> HttpResponse {
     match result {
-        Ok(redirect) => {
+        Ok(Opened::Device(view)) => device_answer(*view, reference),
+        Ok(Opened::Redirect(redirect)) => {
             let mut response = found(redirect.url.as_str());
             if let Ok(value) = HeaderValue::from_str(&cookie.set(&redirect.browser, redirect.expires_in)) {
                 response.headers_mut().insert(SET_COOKIE, value);
@@ -127,6 +148,29 @@ fn connect_answer(
             response
         }
         Err(error) => failure(&error, reference),
+    }
+}
+
+/// The page that shows what to enter on another device, until that is done or has failed.
+fn device_answer(view: DeviceView, reference: String) -> HttpResponse {
+    match view.outcome {
+        Some(outcome) => callback_answer(outcome, reference),
+        None => Page {
+            status: StatusCode::OK,
+            title: "Enter this code",
+            paragraphs: vec![
+                format!(
+                    "To give access for {} ({}), open {} and enter this code. Go on there only if it shows the \
+                     same one.",
+                    view.connection.subject, view.connection.profile, view.verification_uri
+                ),
+                "This page changes by itself once that is done.".to_owned(),
+            ],
+            link: Some((view.verification_uri_complete.unwrap_or(view.verification_uri), "Open that page")),
+            waiting: Some(Waiting { user_code: view.user_code, again_in: view.interval.clamp(2, 10) }),
+            reference,
+        }
+        .response(),
     }
 }
 
@@ -144,6 +188,7 @@ fn callback_answer(result: Result<FlowOutcome, FlowError>, reference: String) ->
                 "You can close this window and go back to the application.".to_owned(),
             ],
             link: None,
+            waiting: None,
             reference,
         }
         .response(),
@@ -156,15 +201,24 @@ fn failure(error: &FlowError, reference: String) -> HttpResponse {
     log(error, &reference);
     let page = |status, title, text: &str, return_to: Option<&String>| {
         let link = return_to.map(|url| (url.clone(), "Back to the application"));
-        Page { status, title, paragraphs: vec![text.to_owned()], link, reference: reference.clone() }
-            .response()
+        let paragraphs = vec![text.to_owned()];
+        Page { status, title, paragraphs, link, waiting: None, reference: reference.clone() }.response()
     };
     match error {
-        FlowError::Invalid { .. } | FlowError::NoConsentNeeded(_) | FlowError::UnknownProfile(_) => page(
+        FlowError::Invalid { .. }
+        | FlowError::NoConsentNeeded(_)
+        | FlowError::OtherConsent(_)
+        | FlowError::UnknownProfile(_) => page(
             StatusCode::BAD_REQUEST,
             "This link is not valid",
             "It was used before, has expired, or was begun in another browser. Nothing was changed. Go back \
              to the application and start again.",
+            None,
+        ),
+        FlowError::Call { .. } => page(
+            StatusCode::BAD_REQUEST,
+            "A link is not enough here",
+            "The gateway must be told more than a link can say. Go back to the application and start there.",
             None,
         ),
         FlowError::Refused { code, return_to: Some(return_to), .. } => found(&with_error(return_to, code)),
@@ -257,7 +311,7 @@ async fn nothing_here() -> HttpResponse {
 fn not_served(status: StatusCode, title: &'static str, text: &str) -> HttpResponse {
     let reference = new_request_id(&SystemEntropy);
     tracing::info!(request_id = reference, status = status.as_u16(), "not served");
-    Page { status, title, paragraphs: vec![text.to_owned()], link: None, reference }.response()
+    Page { status, title, paragraphs: vec![text.to_owned()], link: None, waiting: None, reference }.response()
 }
 
 #[cfg(test)]

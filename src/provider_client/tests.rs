@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod tls;
+mod ways;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -212,6 +212,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
             port: upstream.port(),
             serialized: Arc::from(format!("http://{upstream}")),
         }),
+        tls: None,
         upstream_path: "/v1".to_owned(),
         template: None,
         profile: ProfileId::new("p").unwrap(),
@@ -239,6 +240,7 @@ pub fn aged_connection(
     let now = SystemClock.now().before(Duration::from_secs(age));
     let tokens = TokenSet {
         access_token: AccessToken::new(token).unwrap(),
+        dpop_key: None,
         token_type: TokenType::Bearer,
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(lifetime)) },

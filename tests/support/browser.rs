@@ -91,6 +91,18 @@ impl Browser {
         self.open(&callback).await
     }
 
+    /// From `url` on, sends every form as `login` would, until a page has none.
+    pub async fn consent_to_the_end(&mut self, url: &str, login: &str) -> Page {
+        let mut page = self.follow_until(url, "nowhere:").await;
+        for _ in 0..8 {
+            let Some(form) = page.form() else { return page };
+            let filled = [("login", login), ("password", "does not matter")];
+            let asks_for_login = form.fields.contains_key("login");
+            page = self.submit(&page, if asks_for_login { &filled } else { &[] }, "nowhere:").await;
+        }
+        panic!("forms without end, at {}: {}", page.url, page.response.text());
+    }
+
     async fn follow(&mut self, mut page: Page, stop: &str) -> Page {
         for _ in 0..12 {
             let Some(next) = page.redirect() else { return page };

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: real servers on free ports, a browser, and the gateway itself.
 
 pub mod browser;
+pub mod dpop_upstream;
 pub mod gateway;
 pub mod gateway_config;
 pub mod http;

@@ -18,6 +18,8 @@ pub const CLIENT_SECRET: &str = "planted-client-secret-of-the-gateway:%+ 1";
 pub struct OidcProvider {
     /// Its issuer, which is also its base URL.
     pub issuer: String,
+    /// Where the side-channel is.
+    side: String,
     // Killed on drop; it also exits when the pipe to its standard input closes.
     _child: Child,
 }
@@ -89,13 +91,13 @@ impl OidcProvider {
 
     /// Revokes all grants, as people do in their account settings.
     pub async fn revoke_all_grants(&self) {
-        http::request("POST", &format!("{}/test/revoke", self.issuer)).send().await.expect_status(200);
+        http::request("POST", &format!("{}/test/revoke", self.side)).send().await.expect_status(200);
     }
 
     /// Sets the lifetime of the access tokens issued from now on.
     pub async fn access_token_seconds(&self, seconds: u64) {
         let lifetime = json!({ "seconds": seconds });
-        http::request("POST", &format!("{}/test/lifetime", self.issuer))
+        http::request("POST", &format!("{}/test/lifetime", self.side))
             .json(&lifetime)
             .send()
             .await
@@ -104,15 +106,11 @@ impl OidcProvider {
 
     /// Makes the token endpoint fail: `{ times, status?, body?, headers?, delayMs?, hang?, reset? }`.
     pub async fn fail(&self, how: Value) {
-        http::request("POST", &format!("{}/test/fail", self.issuer))
-            .json(&how)
-            .send()
-            .await
-            .expect_status(200);
+        http::request("POST", &format!("{}/test/fail", self.side)).json(&how).send().await.expect_status(200);
     }
 
     async fn side_channel(&self, what: &str) -> Value {
-        http::get(&format!("{}/test/{what}", self.issuer)).send().await.expect_status(200).json()
+        http::get(&format!("{}/test/{what}", self.side)).send().await.expect_status(200).json()
     }
 }
 
@@ -145,6 +143,21 @@ impl OidcProviderBuilder {
     #[must_use]
     pub fn detail_types(self, types: Value) -> Self {
         self.with("detailTypes", types)
+    }
+
+    /// Gives DPoP nonces, and demands them (RFC 9449 section 8).
+    #[must_use]
+    pub fn dpop_nonces(self) -> Self {
+        self.with("dpopNonces", json!("required"))
+    }
+
+    /// Speaks TLS with this certificate and key, and asks for client certificates of this authority at
+    /// its aliases (RFC 8705 section 5): paths of PEM files.
+    #[must_use]
+    pub fn tls(self, cert: &Path, key: &Path, ca: &Path) -> Self {
+        let ports = [free_port(), free_port()];
+        let tls = json!({ "cert": cert, "key": key, "ca": ca, "mtlsPort": ports[0], "sidePort": ports[1] });
+        self.with("tls", tls)
     }
 
     /// Turns features of the server on or off, as its own configuration names them.
@@ -199,7 +212,12 @@ impl OidcProviderBuilder {
         tokio::time::timeout(Duration::from_secs(60), ready).await.expect("oidc-provider starts in a minute");
         // What it says afterwards must not fill the pipe and block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        OidcProvider { issuer: format!("http://127.0.0.1:{}", self.config["port"]), _child: child }
+        let at = |port: &Value| format!("http://127.0.0.1:{port}");
+        let (issuer, side) = match &self.config["tls"] {
+            Value::Null => (at(&self.config["port"]), at(&self.config["port"])),
+            tls => (at(&self.config["port"]).replace("http:", "https:"), at(&tls["sidePort"])),
+        };
+        OidcProvider { issuer, side, _child: child }
     }
 }
 

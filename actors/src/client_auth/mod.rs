@@ -3,10 +3,14 @@
 //!
 //! To add a method: one new file here, one `mod` line and one row in [`CLIENT_AUTH_METHODS`].
 
+mod assertion;
 pub mod client_secret_basic;
+pub mod client_secret_jwt;
 pub mod client_secret_post;
 pub mod client_secret_query;
 pub mod none;
+pub mod private_key_jwt;
+pub mod tls_client_auth;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +20,7 @@ use url::Url;
 
 use crate::clock::{Entropy, Timestamp};
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SigningKey;
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::quirks::Quirks;
 use crate::registration::settings::{Settings, SettingsError};
@@ -56,6 +61,16 @@ pub trait ClientAuthentication: Send + Sync + fmt::Debug {
         1
     }
 
+    /// The keys it signs with, the current one first: their public halves are published.
+    fn signing_keys(&self) -> Vec<SigningKey> {
+        Vec::new()
+    }
+
+    /// Whether the proof is a certificate that the connection shows (RFC 8705).
+    fn needs_certificate(&self) -> bool {
+        false
+    }
+
     /// Adds the proof to `request`. Called anew for every attempt.
     fn authenticate(
         &self,
@@ -77,7 +92,11 @@ pub static CLIENT_AUTH_METHODS: &[ClientAuthRow] = &[
     ClientAuthRow { name: client_secret_basic::NAME, build: client_secret_basic::build },
     ClientAuthRow { name: client_secret_post::NAME, build: client_secret_post::build },
     ClientAuthRow { name: client_secret_query::NAME, build: client_secret_query::build },
+    ClientAuthRow { name: client_secret_jwt::NAME, build: client_secret_jwt::build },
+    ClientAuthRow { name: private_key_jwt::NAME, build: private_key_jwt::build },
     ClientAuthRow { name: none::NAME, build: none::build },
+    ClientAuthRow { name: tls_client_auth::PKI, build: tls_client_auth::build },
+    ClientAuthRow { name: tls_client_auth::SELF_SIGNED, build: tls_client_auth::build },
 ];
 
 /// The row of the method `name`.

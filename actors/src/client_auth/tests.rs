@@ -4,6 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 
+mod assertions;
+
 use super::*;
 use crate::clock::SystemEntropy;
 use crate::registration::settings::Setting;
@@ -17,17 +19,22 @@ fn settings(secret: &str) -> Settings {
 fn authenticated(method: &str, client_id: &str, secret: &str) -> TokenRequest {
     let method = (find(method).unwrap().build)(&mut settings(secret)).unwrap();
     let mut request = TokenRequest::new("client_credentials");
-    let context = ClientAuthContext {
-        client_id,
-        quirks: &Quirks::default(),
+    let quirks = Quirks::default();
+    let context = ClientAuthContext { client_id, issuer: Some("https://as.example"), ..context(&quirks) };
+    method.authenticate(&context, &mut request).unwrap();
+    request
+}
+
+fn context(quirks: &Quirks) -> ClientAuthContext<'_> {
+    ClientAuthContext {
+        client_id: "s6BhdRkqt3",
+        quirks,
         credential: 0,
         issuer: None,
         token_endpoint: None,
         now: Timestamp::from_secs(1_700_000_000),
         entropy: &SystemEntropy,
-    };
-    method.authenticate(&context, &mut request).unwrap();
-    request
+    }
 }
 
 /// The text that HTTP Basic carries, before base64.
@@ -85,8 +92,22 @@ fn a_public_client_only_names_itself() {
 }
 
 #[test]
+fn a_certificate_is_the_connections_to_show_and_the_body_says_whose_it_is() {
+    for name in ["tls_client_auth", "self_signed_tls_client_auth"] {
+        let method = (find(name).unwrap().build)(&mut Settings::default()).unwrap();
+        assert!(method.needs_certificate());
+        // RFC 8705 section 2: `client_id` is a must.
+        let request = authenticated(name, "s6BhdRkqt3", "unused");
+        assert_eq!(request.get("client_id").unwrap().expose(), "s6BhdRkqt3");
+        assert_eq!((request.params.len(), request.headers.len()), (2, 0));
+    }
+    let secret = (find("client_secret_basic").unwrap().build)(&mut settings("x")).unwrap();
+    assert!(!secret.needs_certificate());
+}
+
+#[test]
 fn a_method_takes_its_secret_and_says_when_there_is_none() {
-    for name in ["client_secret_basic", "client_secret_post"] {
+    for name in ["client_secret_basic", "client_secret_post", "client_secret_jwt"] {
         let build = find(name).unwrap().build;
         let mut given = settings("x");
         build(&mut given).unwrap();

@@ -11,6 +11,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 fn tokens(lifetime: u64) -> TokenSet {
     TokenSet {
         access_token: AccessToken::new("access").unwrap(),
+        dpop_key: None,
         token_type: TokenType::Bearer,
         obtained_at: NOW,
         expiry: Expiry::Stated { at: NOW.after(Duration::from_secs(lifetime)) },

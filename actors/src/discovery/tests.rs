@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::registration::Endpoints;
+use crate::registration::outbound::Outbound;
 use crate::testing::{Answer, ManualClock, ScriptedTransport, SentRequest, profiles};
 
 const ISSUER: &str = "https://as.example/tenant";
@@ -207,4 +208,43 @@ async fn who_gives_up_waiting_does_not_hold_up_the_others() {
     assert!(gave_up.is_err());
     assert!(served.is_ok());
     assert_eq!(setup.transport.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_shows_its_certificate_goes_where_one_is_asked_for() {
+    let aliased = || {
+        let mut document = document();
+        document["introspection_endpoint"] = "https://as.example/introspect".into();
+        document["mtls_endpoint_aliases"] = json!({
+            "token_endpoint": "https://mtls.as.example/token",
+            "revocation_endpoint": "https://mtls.as.example/revoke",
+            "introspection_endpoint": "https://mtls.as.example/introspect",
+            "pushed_authorization_request_endpoint": "https://mtls.as.example/par",
+            "device_authorization_endpoint": "https://mtls.as.example/device",
+        });
+        document
+    };
+    for (shows_certificate, endpoints, token, others) in [
+        (false, Endpoints::default(), "https://as.example/found/token", "https://as.example/"),
+        (true, Endpoints::default(), "https://mtls.as.example/token", "https://mtls.as.example/"),
+        (true, by_hand(), "https://as.example/by-hand", "https://mtls.as.example/"),
+    ] {
+        let transport = ScriptedTransport::new(move |_| Answer::json(200, aliased()));
+        let outbound = Arc::new(Outbound { shows_certificate, ..Outbound::default() });
+        let issuer = Some(ISSUER.to_owned());
+        let provider = ProviderDetails { issuer, endpoints, outbound, ..ProviderDetails::default() };
+        let clock = ManualClock::new(Timestamp::from_secs(1_700_000_000));
+        let found = Discovery::new(provider, transport, clock).metadata().await.unwrap();
+        let found = &found.endpoints;
+        assert_eq!(found.token_endpoint.as_ref().unwrap().as_str(), token);
+        assert_eq!(found.authorization_endpoint.as_ref().unwrap().host_str(), Some("as.example"));
+        let endpoint = |url: &Option<Url>| url.clone().map(String::from);
+        let expect = |name: &str| Some(format!("{others}{name}"));
+        assert_eq!(endpoint(&found.introspection_endpoint), expect("introspect"));
+        if shows_certificate {
+            assert_eq!(endpoint(&found.revocation_endpoint), expect("revoke"));
+            assert_eq!(endpoint(&found.pushed_authorization_request_endpoint), expect("par"));
+            assert_eq!(endpoint(&found.device_authorization_endpoint), expect("device"));
+        }
+    }
 }

@@ -162,7 +162,7 @@ impl FlowActor {
 
     fn finish(&mut self, Accepted { record, result, further }: Accepted) -> Completion {
         let FlowRecord { connection, return_to, code_verifier, nonce, redirect_uri, scopes, .. } = *record;
-        let begun_at = record.created_at;
+        let (begun_at, dpop_key) = (record.created_at, record.dpop_key);
         let quirks = &self.parts.provider.registration().provider.quirks;
         let kept = further.only(&quirks.callback_params);
         let provider = self.parts.provider.clone();
@@ -171,12 +171,13 @@ impl FlowActor {
                 Ok(code) => code,
                 Err(code) => return Err(FlowError::Refused { connection, code, return_to }),
             };
-            let Ok(redirect_uri) = Url::parse(&redirect_uri) else {
+            let Ok(redirect_uri) = Url::parse(&redirect_uri).map(Some) else {
                 let why = "the stored redirection endpoint is no URL";
                 return Err(FlowError::Invalid { why, connection: Some(connection) });
             };
             let code_verifier = code_verifier.map(CodeVerifier::from_secret);
-            let redemption = Redemption { code, code_verifier, redirect_uri, scopes, begun_at, kept };
+            let redemption =
+                Redemption { code, code_verifier, redirect_uri, dpop_key, scopes, begun_at, kept };
             match provider.redeem(connection.subject.clone(), redemption, nonce).await {
                 Ok(()) => Ok(FlowOutcome { connection, return_to }),
                 Err(source) => Err(FlowError::Token { connection, source, return_to }),

@@ -42,6 +42,9 @@ pub enum FlowError {
         /// What is missing.
         source: OptionsError,
     },
+    /// The profile's person consents another way: on a device, or not on one.
+    #[error("profile {0} asks for consent another way")]
+    OtherConsent(String),
     /// No such profile.
     #[error("there is no profile {0}")]
     UnknownProfile(String),

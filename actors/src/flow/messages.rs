@@ -87,6 +87,62 @@ pub struct TakeConnectLink {
     pub token: Secret,
 }
 
+/// Starts an authorization on another device (RFC 8628). Asked of the `FlowRegistrar`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<DeviceView, FlowError>")]
+pub struct BeginDeviceAuthorization {
+    /// The address of its page: the token of `{public_url}/connect/{token}`.
+    pub page: Secret,
+    /// Whose token set it will be.
+    pub connection: ConnectionId,
+    /// Where the browser goes afterwards.
+    pub return_to: Option<String>,
+    /// What the call that starts it brings along, further scopes among it.
+    pub call: Arc<CallContext>,
+}
+
+/// Reads how an authorization on another device stands, by the address of its page; `None` if there
+/// is none. Asked of the `FlowRegistrar`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<DeviceView>, FlowError>")]
+pub struct FindDevice {
+    /// The token from the address.
+    pub page: Secret,
+}
+
+/// Reads how it stands. Asked of its `DeviceActor`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "DeviceView")]
+pub struct ReadDevice;
+
+/// How an authorization on another device stands.
+#[derive(Clone, Debug)]
+pub struct DeviceView {
+    /// Whose token set it will be.
+    pub connection: ConnectionId,
+    /// What the person enters.
+    pub user_code: String,
+    /// Where the person enters it.
+    pub verification_uri: String,
+    /// The same with the code in it.
+    pub verification_uri_complete: Option<String>,
+    /// Seconds until the codes end.
+    pub expires_in: u64,
+    /// Seconds between two token requests.
+    pub interval: u64,
+    /// How it ended, if it has.
+    pub outcome: Option<Result<FlowOutcome, FlowError>>,
+}
+
+/// What a connect link leads to.
+#[derive(Clone, Debug)]
+pub enum Opened {
+    /// The provider's authorization endpoint.
+    Redirect(AuthorizationRedirect),
+    /// A page that shows what to enter on another device.
+    Device(Box<DeviceView>),
+}
+
 /// Finishes one flow with what came to the redirection endpoint. Asked of its `FlowActor`, once:
 /// never repeated, since a code is single-use.
 #[derive(Debug, Message)]

@@ -2,10 +2,12 @@
 //!
 //! The [`registrar`] starts and finds flows; each is an [`actor`] of its own, whose [`record`] is
 //! durable before the browser is sent away. Reading order: `messages`, `record`, `ports`, `request`,
-//! `check`, `actor`, `registrar`.
+//! `check`, `actor`, `registrar`; then `device` and `devices`, where no browser comes back.
 
 pub mod actor;
 mod check;
+mod device;
+mod devices;
 pub mod error;
 mod links;
 pub mod messages;

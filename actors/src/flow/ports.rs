@@ -10,11 +10,12 @@ use super::record::{ConnectSession, FlowRecord, StateHash};
 use crate::clock::Timestamp;
 use crate::grants::Redemption;
 use crate::protocol::authorization_request::AuthorizationParams;
+use crate::protocol::device_authorization::DeviceAuthorization;
 use crate::protocol::identifiers::{ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::provider::error::TokenError;
-use crate::provider::messages::AuthorizationTarget;
+use crate::provider::messages::{AuthorizationTarget, DevicePoll};
 use crate::registration::ClientRegistration;
 use crate::store::StoreError;
 
@@ -25,6 +26,22 @@ pub trait AuthorizationProvider: Send + Sync + fmt::Debug {
 
     /// Whether its grant has a person in it.
     fn needs_person(&self) -> bool;
+
+    /// Whether that person consents on another device (RFC 8628).
+    fn uses_device(&self) -> bool;
+
+    /// Asks for the codes that a person enters on another device.
+    fn authorize_device(
+        &self,
+        params: Vec<(String, String)>,
+    ) -> LocalBoxFuture<'static, Result<DeviceAuthorization, TokenError>>;
+
+    /// Asks once whether the person has consented there, and saves the token set if so.
+    fn poll_device(
+        &self,
+        subject: Subject,
+        redemption: Redemption,
+    ) -> LocalBoxFuture<'static, Result<DevicePoll, TokenError>>;
 
     /// Where to send a browser that asks for `params`: they are in the URL, or the authorization
     /// server was told them before. Metadata is discovered if need be.
@@ -56,6 +73,9 @@ pub trait FlowStore: Send + Sync + fmt::Debug {
 
     /// Reads a flow without using it up.
     fn load(&self, state: StateHash) -> LocalBoxFuture<'static, Result<Option<FlowRecord>, StoreError>>;
+
+    /// Reads all flows, at most so many, to go on with them after a restart.
+    fn load_all(&self, limit: usize) -> LocalBoxFuture<'static, Result<Vec<FlowRecord>, StoreError>>;
 
     /// Uses a flow up: of all who ask, on all replicas, just one gets `true`.
     fn take(&self, state: StateHash) -> LocalBoxFuture<'static, Result<bool, StoreError>>;

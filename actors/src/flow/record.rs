@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::ConnectionId;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::{self, Secret};
@@ -41,7 +42,7 @@ impl fmt::Debug for StateHash {
 /// One pending authorization.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FlowRecord {
-    /// Hash of the `state` that was sent; the record's key.
+    /// Hash of the `state` that was sent, or of the page's address; the record's key.
     pub state: StateHash,
     /// Whose token set it will be.
     pub connection: ConnectionId,
@@ -51,6 +52,9 @@ pub struct FlowRecord {
     /// OpenID Connect nonce, if `openid` is asked for.
     #[serde(with = "optional_secret")]
     pub nonce: Option<Secret>,
+    /// The key whose thumbprint was sent as `dpop_jkt` (RFC 9449 section 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop_key: Option<DpopKey>,
     /// What was asked for, further scopes included.
     #[serde(default)]
     pub scopes: ScopeSet,
@@ -66,10 +70,29 @@ pub struct FlowRecord {
     pub browser: StateHash,
     /// Where the browser goes afterwards.
     pub return_to: Option<String>,
+    /// The codes, if the person consents on another device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PendingDevice>,
     /// When it began.
     pub created_at: Timestamp,
     /// When it ends by itself.
     pub expires_at: Timestamp,
+}
+
+/// What is known of an authorization on another device (RFC 8628 section 3.2).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PendingDevice {
+    /// What the token endpoint is asked with.
+    #[serde(with = "secret::sealed")]
+    pub device_code: Secret,
+    /// What the person enters.
+    pub user_code: String,
+    /// Where the person enters it.
+    pub verification_uri: String,
+    /// The same with the code in it.
+    pub verification_uri_complete: Option<String>,
+    /// Least time between two token requests, in seconds.
+    pub interval: u64,
 }
 
 /// A one-time link that starts a flow.

@@ -11,6 +11,7 @@ use actix_rt::ArbiterHandle;
 use serde_json::json;
 
 use super::actor::{FlowActor, FlowParts};
+use super::devices::Devices;
 use super::error::FlowError;
 use super::links::Links;
 use super::messages::{
@@ -86,14 +87,15 @@ struct Pending {
 /// Starts, finds, caps and expires flows. What it forgets by a panic is found again in the store.
 #[derive(Debug)]
 pub struct FlowRegistrar {
-    services: FlowServices,
+    pub(super) services: FlowServices,
     flows: BTreeMap<StateHash, Pending>,
     /// The flows of each browser, oldest first.
     browsers: BTreeMap<StateHash, VecDeque<StateHash>>,
     links: Links,
+    pub(super) devices: Devices,
     /// Flows that are being begun and not yet in `flows`.
-    beginning: usize,
-    last_error: Option<String>,
+    pub(super) beginning: usize,
+    pub(super) last_error: Option<String>,
     _guard: ExitGuard,
 }
 
@@ -103,6 +105,7 @@ impl FlowRegistrar {
 
     /// How the registrar is started.
     pub fn spec(services: FlowServices) -> ChildSpec<Self> {
+        let devices = Devices::default();
         ChildSpec {
             id: Self::ID.to_owned(),
             policy: RestartPolicy::default(),
@@ -112,6 +115,7 @@ impl FlowRegistrar {
                 flows: BTreeMap::new(),
                 browsers: BTreeMap::new(),
                 links: Links::default(),
+                devices: devices.clone(),
                 beginning: 0,
                 last_error: None,
                 _guard: guard,
@@ -123,7 +127,7 @@ impl FlowRegistrar {
         self.services.clock.now()
     }
 
-    fn provider(&self, profile: &ProfileId) -> Result<Arc<dyn AuthorizationProvider>, FlowError> {
+    pub(super) fn provider(&self, profile: &ProfileId) -> Result<Arc<dyn AuthorizationProvider>, FlowError> {
         let provider = self.services.providers.get(profile).cloned();
         let provider = provider.ok_or_else(|| FlowError::UnknownProfile(profile.to_string()))?;
         if !provider.needs_person() {
@@ -133,8 +137,10 @@ impl FlowRegistrar {
     }
 
     /// Counts a flow that is about to begin, if there is room for it.
-    fn reserve(&mut self) -> Result<(), FlowError> {
-        let is_full = |this: &Self| this.flows.len() + this.beginning >= this.services.limits.pending;
+    pub(super) fn reserve(&mut self) -> Result<(), FlowError> {
+        let is_full = |this: &Self| {
+            this.flows.len() + this.devices.len() + this.beginning >= this.services.limits.pending
+        };
         if is_full(self) {
             self.forget_expired();
         }
@@ -204,6 +210,7 @@ impl FlowRegistrar {
             self.forget(state);
         }
         self.links.forget_expired(now);
+        self.devices.forget_ended();
     }
 
     fn purge(&mut self, ctx: &mut Context<Self>) {
@@ -245,6 +252,9 @@ impl FlowRegistrar {
                 return Ok(actor);
             }
             let record = loaded?.ok_or_else(|| invalid("the state is unknown or was used before"))?;
+            if record.device.is_some() {
+                return Err(invalid("no browser comes back to this flow"));
+            }
             if this.now() >= record.expires_at {
                 return Err(invalid("the flow has expired"));
             }
@@ -286,6 +296,7 @@ impl Actor for FlowRegistrar {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(256);
         ctx.run_interval(PURGE_INTERVAL, Self::purge);
+        self.revive_devices(ctx);
     }
 }
 
@@ -298,6 +309,10 @@ impl Handler<BeginAuthorization> for FlowRegistrar {
 
     fn handle(&mut self, begin: BeginAuthorization, _: &mut Self::Context) -> Self::Result {
         let provider = match self.provider(&begin.connection.profile) {
+            Ok(provider) if provider.uses_device() => {
+                let profile = begin.connection.profile.to_string();
+                return Box::pin(fut::ready(Err(FlowError::OtherConsent(profile))));
+            }
             Ok(provider) => provider,
             Err(error) => return Box::pin(fut::ready(Err(error))),
         };
@@ -411,7 +426,7 @@ impl Handler<Observe> for FlowRegistrar {
         MessageResult(Observation {
             state: "idle".to_owned(),
             last_error: self.last_error.clone(),
-            detail: json!({ "pending": self.flows.len(), "browsers": self.browsers.len() }),
+            detail: json!({ "pending": self.flows.len(), "devices": self.devices.len(), "browsers": self.browsers.len() }),
         })
     }
 }

@@ -6,6 +6,7 @@ use super::ports::AuthorizationProvider;
 use super::record::{FlowRecord, StateHash};
 use super::registrar::FlowServices;
 use crate::protocol::authorization_request::AuthorizationRequest;
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::ConnectionId;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::scope::ScopeSet;
@@ -24,7 +25,10 @@ pub(super) async fn new_flow(
     let entropy = &*services.entropy;
     let registration = provider.registration();
     let quirks = &registration.provider.quirks;
-    let own = own_params(&connection, provider, &call)?;
+    let mut own = own_params(&connection, provider, &call)?;
+    // Binds the code to the key, too. Should none be had now, the redemption makes one.
+    let dpop_key = registration.dpop.and_then(|algorithm| DpopKey::generate(algorithm).ok());
+    own.extend(dpop_key.as_ref().map(|key| ("dpop_jkt", key.thumbprint().to_owned())));
     let scopes = scopes(provider, &connection, &call.scopes).await?;
     let state = State::generate(entropy);
     let verifier = (registration.pkce == Pkce::S256).then(|| CodeVerifier::generate(entropy));
@@ -49,12 +53,14 @@ pub(super) async fn new_flow(
         connection,
         code_verifier: verifier.map(|verifier| verifier.secret().clone()),
         nonce: nonce.map(|nonce| nonce.0),
+        dpop_key,
         scopes,
         issuer: target.issuer,
         iss_required: target.iss_announced || registration.authorization.require_iss,
         redirect_uri: registration.redirect_uri.to_string(),
         browser: StateHash::of(browser.expose()),
         return_to,
+        device: None,
         created_at,
         expires_at: created_at.after(services.limits.lifetime),
     };

@@ -16,6 +16,7 @@ use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
 use crate::grants::Redemption;
 use crate::profile::Profile;
 use crate::protocol::authorization_request::AuthorizationParams;
+use crate::protocol::device_authorization::DeviceAuthorization;
 use crate::protocol::identifiers::{ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
@@ -23,14 +24,15 @@ use crate::protocol::token::TokenSet;
 use crate::provider::actor::ProviderActor;
 use crate::provider::error::TokenError;
 use crate::provider::messages::{
-    AuthorizationTarget, GetConnection, PrepareAuthorization, RedeemAuthorizationCode,
+    AuthorizationTarget, AuthorizeDevice, DevicePoll, GetConnection, PollDevice, PrepareAuthorization,
+    RedeemAuthorizationCode,
 };
 use crate::registration::ClientRegistration;
 use crate::store::StoreError;
 use crate::supervision::{ActorRef, AskError, SupervisorHandle};
 use crate::token_store::actor::TokenStoreActor;
 use crate::token_store::messages::{
-    LoadFlow, PurgeExpired, SaveConnectSession, SaveFlow, TakeConnectSession, TakeFlow,
+    LoadFlow, LoadFlows, PurgeExpired, SaveConnectSession, SaveFlow, TakeConnectSession, TakeFlow,
 };
 
 /// Deadline of a code's redemption: a wait for the connection, a request to the provider, the save.
@@ -62,6 +64,34 @@ impl AuthorizationProvider for ProfilePort {
         let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
         Box::pin(async move {
             let answer = actor.ask_idempotent(PrepareAuthorization { params }, ASK_DEADLINE).await;
+            answer.map_err(|error| ask_error(&profile, error))?
+        })
+    }
+
+    fn uses_device(&self) -> bool {
+        self.profile.grant.uses_device()
+    }
+
+    fn authorize_device(
+        &self,
+        params: Vec<(String, String)>,
+    ) -> LocalBoxFuture<'static, Result<DeviceAuthorization, TokenError>> {
+        let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
+        Box::pin(async move {
+            let answer = actor.ask_idempotent(AuthorizeDevice { params }, ASK_DEADLINE).await;
+            answer.map_err(|error| ask_error(&profile, error))?
+        })
+    }
+
+    fn poll_device(
+        &self,
+        subject: Subject,
+        redemption: Redemption,
+    ) -> LocalBoxFuture<'static, Result<DevicePoll, TokenError>> {
+        let (actor, profile) = (self.actor.clone(), self.profile.registration.profile.clone());
+        Box::pin(async move {
+            // Asked once: the answer may have been a token set, which is given once.
+            let answer = actor.ask(PollDevice { subject, redemption }, REDEEM_DEADLINE).await;
             answer.map_err(|error| ask_error(&profile, error))?
         })
     }
@@ -125,6 +155,10 @@ impl FlowStore for StorePort {
 
     fn load(&self, state: StateHash) -> LocalBoxFuture<'static, Result<Option<FlowRecord>, StoreError>> {
         self.idempotent(LoadFlow(state))
+    }
+
+    fn load_all(&self, limit: usize) -> LocalBoxFuture<'static, Result<Vec<FlowRecord>, StoreError>> {
+        self.idempotent(LoadFlows { limit })
     }
 
     // Asked once: repeated, it would find its own work done and report that another was faster.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use url::Url;
+
 use super::{Grant, GrantContext, GrantError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::settings::{Settings, SettingsError};
@@ -23,7 +25,7 @@ impl Grant for AuthorizationCode {
         let redemption = context.redemption.ok_or(GrantError::ConsentNeeded)?;
         let mut request = TokenRequest::new("authorization_code");
         request.param("code", &redemption.code);
-        request.param("redirect_uri", redemption.redirect_uri.as_str());
+        request.param("redirect_uri", redemption.redirect_uri.as_ref().map_or("", Url::as_str));
         if let Some(verifier) = &redemption.code_verifier {
             request.param("code_verifier", verifier.secret());
         }

@@ -4,6 +4,8 @@
 
 pub mod authorization_code;
 pub mod client_credentials;
+pub mod device_code;
+pub mod jwt_bearer;
 pub mod refresh_token;
 
 use std::collections::BTreeMap;
@@ -14,10 +16,12 @@ use thiserror::Error;
 use url::Url;
 
 use crate::clock::{Entropy, Timestamp};
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::pkce::CodeVerifier;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::{KeyError, SigningKey};
 use crate::protocol::template::{CallContext, Placeholder, TemplateError};
 use crate::protocol::token_request::TokenRequest;
 use crate::registration::ClientRegistration;
@@ -45,15 +49,18 @@ pub struct GrantContext<'a> {
     pub entropy: &'a dyn Entropy,
 }
 
-/// What an authorization response brought, and what its flow remembered (RFC 6749 section 4.1.3).
+/// What a person's consent brought, and what its flow remembered (RFC 6749 section 4.1.3, RFC 8628
+/// section 3.4).
 #[derive(Clone, Debug)]
 pub struct Redemption {
-    /// The authorization code; sent at most once.
+    /// The authorization code, sent at most once, or the device code.
     pub code: Secret,
     /// The verifier of the challenge that was sent (RFC 7636 section 4.5).
     pub code_verifier: Option<CodeVerifier>,
-    /// Byte for byte the one of the authorization request.
-    pub redirect_uri: Url,
+    /// Byte for byte the one of the authorization request; there is none on a device.
+    pub redirect_uri: Option<Url>,
+    /// The key whose thumbprint was sent as `dpop_jkt` (RFC 9449 section 10).
+    pub dpop_key: Option<DpopKey>,
     /// What was asked for.
     pub scopes: ScopeSet,
     /// When it was asked for: no login may lie further back than `max_age` before that.
@@ -85,6 +92,14 @@ pub enum GrantError {
         /// What it lacks.
         what: &'static str,
     },
+    /// An assertion could not be signed.
+    #[error("the {grant} grant cannot sign: {source}")]
+    Signing {
+        /// The grant.
+        grant: &'static str,
+        /// Why not.
+        source: KeyError,
+    },
 }
 
 /// A way to turn what we hold into a token request.
@@ -92,8 +107,23 @@ pub trait Grant: Send + Sync + fmt::Debug {
     /// Whether a person consents in a browser before the first token request.
     fn needs_person(&self) -> bool;
 
+    /// Whether that person consents on another device (RFC 8628), and no browser comes back.
+    fn uses_device(&self) -> bool {
+        false
+    }
+
+    /// Whether it names the client by its identifier, whatever the client authentication.
+    fn needs_client_id(&self) -> bool {
+        true
+    }
+
     /// What the grant needs to know of a call, beyond its subject.
     fn placeholders(&self) -> Vec<Placeholder> {
+        Vec::new()
+    }
+
+    /// The keys it signs with, the current one first: their public halves are published.
+    fn signing_keys(&self) -> Vec<SigningKey> {
         Vec::new()
     }
 
@@ -113,6 +143,8 @@ pub struct GrantRow {
 pub static GRANTS: &[GrantRow] = &[
     GrantRow { name: "authorization_code", build: authorization_code::build },
     GrantRow { name: "client_credentials", build: client_credentials::build },
+    GrantRow { name: device_code::NAME, build: device_code::build },
+    GrantRow { name: jwt_bearer::NAME, build: jwt_bearer::build },
 ];
 
 /// The row of the grant `name`.

@@ -41,8 +41,35 @@ fn names_are_unique_and_every_row_is_found() {
 }
 
 #[test]
-fn only_the_authorization_code_needs_a_person() {
-    assert!(built("authorization_code").needs_person());
+fn a_device_code_is_redeemed_as_rfc_8628_section_3_4_has_it() {
+    let redemption = Redemption {
+        code: "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS".into(),
+        code_verifier: None,
+        redirect_uri: None,
+        dpop_key: None,
+        scopes: ScopeSet::default(),
+        begun_at: Timestamp::default(),
+        kept: BTreeMap::new(),
+    };
+    let request = with_context(|context| {
+        built("device_code").token_request(&GrantContext { redemption: Some(&redemption), ..context })
+    });
+    assert_eq!(
+        params(&request.unwrap()),
+        [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+            ("device_code", "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"),
+            ("client_id", "client"),
+        ]
+    );
+    let absent = with_context(|context| built("device_code").token_request(&context));
+    assert_eq!(absent.unwrap_err(), GrantError::ConsentNeeded);
+}
+
+#[test]
+fn who_needs_a_person_and_where() {
+    assert!(built("authorization_code").needs_person() && !built("authorization_code").uses_device());
+    assert!(built("device_code").needs_person() && built("device_code").uses_device());
     assert!(!built("client_credentials").needs_person());
 }
 
@@ -51,7 +78,8 @@ fn a_code_is_redeemed_with_verifier_and_redirect_uri_as_written() {
     let redemption = Redemption {
         code: "SplxlOBeZQQYbYS6WxSbIA".into(),
         code_verifier: Some(CodeVerifier::from_secret("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into())),
-        redirect_uri: "https://client.example.com/cb?x=%7e".parse().unwrap(),
+        redirect_uri: Some("https://client.example.com/cb?x=%7e".parse().unwrap()),
+        dpop_key: None,
         scopes: ScopeSet::default(),
         begun_at: Timestamp::default(),
         kept: BTreeMap::new(),

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::dpop::DpopKey;
 use super::scope::ScopeSet;
 use super::secret::{self, Secret, wiped_bytes};
 use crate::clock::Timestamp;
@@ -129,6 +130,8 @@ pub enum TokenType {
     /// RFC 6750.
     #[default]
     Bearer,
+    /// RFC 9449: only with a proof of the key that it is bound to.
+    Dpop,
 }
 
 /// When an access token ends: valid and expired have a third beside them, unknown.
@@ -206,6 +209,9 @@ pub struct TokenSet {
     pub requested_scope: Option<ScopeSet>,
     /// Who consented, from the ID token.
     pub identity: Option<IdentityClaims>,
+    /// What its tokens are bound to, and every refresh is proven with (RFC 9449 section 5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop_key: Option<DpopKey>,
     /// Further members of the answer that are neither tokens nor known, such as `instance_url`.
     #[serde(default)]
     pub extra: BTreeMap<String, serde_json::Value>,
@@ -279,6 +285,7 @@ mod tests {
             scope: None,
             requested_scope: None,
             identity: None,
+            dpop_key: None,
             extra: BTreeMap::new(),
         };
         assert_eq!(set(160).lifetime(), Duration::from_secs(60));

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 
+use super::dpop::DpopKey;
 use super::secret::{Secret, wiped_bytes};
 
 /// Parameters that belong to client authentication; configuration must not set them
@@ -32,6 +33,8 @@ pub struct TokenRequest {
     pub headers: HeaderMap,
     /// How the body is written.
     pub format: RequestFormat,
+    /// The key that it is proven with, and its tokens will be bound to (RFC 9449 section 5).
+    pub dpop_key: Option<DpopKey>,
 }
 
 impl TokenRequest {

@@ -3,8 +3,8 @@
 //!
 //! - `expires_in` as text or with a fraction (rounded down); zero or negative means ended already;
 //!   absent or unreadable means unknown; more than ten years counts as ten years
-//! - `token_type` in any case; absent, null or empty means `Bearer`, any other type is refused
-//!   (section 7.1: a token of unknown type must not be used)
+//! - `token_type` in any case; absent, null or empty means `Bearer`, any other type than that and
+//!   `DPoP` is refused (section 7.1: a token of unknown type must not be used)
 //! - `refresh_token` null or empty is absent
 //! - `scope` as an array of texts; an unreadable one is absent (section 3.3: then as requested)
 //! - `scope` with commas and no space, as GitHub and LinkedIn have it
@@ -160,6 +160,7 @@ fn token_type(
     match text_of(members, "token_type")? {
         None => Ok(TokenType::Bearer),
         Some(text) if text.trim().eq_ignore_ascii_case("bearer") => Ok(TokenType::Bearer),
+        Some(text) if text.trim().eq_ignore_ascii_case("dpop") => Ok(TokenType::Dpop),
         Some(text) if means_bearer(text.trim()) => Ok(TokenType::Bearer),
         Some(_) => Err(malformed("has another token_type than Bearer")),
     }

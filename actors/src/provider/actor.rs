@@ -9,16 +9,18 @@ use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
 use super::authorization;
 use super::consent;
 use super::context::ProviderContext;
+use super::device;
 use super::error::TokenError;
 use super::exchange;
 use super::flights::{Entry, Outcome};
 use super::messages::{
-    AuthorizationTarget, GetAccessToken, GetConnection, ImportConnection, PrepareAuthorization,
-    RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
+    AuthorizationTarget, AuthorizeDevice, DevicePoll, GetAccessToken, GetConnection, ImportConnection,
+    PollDevice, PrepareAuthorization, RedeemAuthorizationCode, RefreshAhead, RefreshNow, RevokeConnection,
 };
 use super::scopes;
 use super::want::{Want, settled_error};
 use crate::connection::Connection;
+use crate::protocol::device_authorization::DeviceAuthorization;
 use crate::protocol::identifiers::Subject;
 use crate::supervision::{ActorKind, ExitGuard, Observation, Observe, Supervised};
 
@@ -103,6 +105,24 @@ impl Handler<PrepareAuthorization> for ProviderActor {
     fn handle(&mut self, message: PrepareAuthorization, _: &mut Self::Context) -> Self::Result {
         let context = self.context.clone();
         Box::pin(async move { authorization::prepare(&context, &message.params).await })
+    }
+}
+
+impl Handler<AuthorizeDevice> for ProviderActor {
+    type Result = ResponseFuture<Result<DeviceAuthorization, TokenError>>;
+
+    fn handle(&mut self, message: AuthorizeDevice, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { device::authorize(&context, &message.params).await })
+    }
+}
+
+impl Handler<PollDevice> for ProviderActor {
+    type Result = ResponseFuture<Result<DevicePoll, TokenError>>;
+
+    fn handle(&mut self, message: PollDevice, _: &mut Self::Context) -> Self::Result {
+        let context = self.context.clone();
+        Box::pin(async move { device::poll(&context, &message.subject, &message.redemption).await })
     }
 }
 

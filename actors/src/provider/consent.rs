@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::flights::{Entry, Flight, Outcome};
-use super::grant_request::{self, Ask};
+use super::grant_request::{self, Ask, Granted};
 use super::save::{self, NewTokens, NotKept};
-use crate::connection::{Connection, ConnectionRecord, Held};
+use crate::connection::{Connection, ConnectionRecord, Failure, Held};
 use crate::grants::Redemption;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
@@ -27,7 +27,7 @@ const TURN_DEADLINE: Duration = Duration::from_secs(15);
 const RACES: u32 = 8;
 
 /// Takes the connection for oneself, once whoever has it is done.
-async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
+pub(super) async fn take_turn(context: &ProviderContext, subject: &Subject) -> Result<Flight, TokenError> {
     let wait = async {
         loop {
             match context.flights.enter(subject, context.aborted(subject)) {
@@ -51,9 +51,23 @@ pub(super) async fn redeem(
     nonce: Option<&Secret>,
 ) -> Outcome {
     let flight = take_turn(context, subject).await?;
-    let granted = grant_request::send(context, Ask::Redeem(subject, redemption))
+    let refused = |failure: Failure| context.failure_error(subject, &failure, None);
+    let dpop_key = grant_request::dpop_key(context, redemption.dpop_key.as_ref()).map_err(refused)?;
+    let granted = grant_request::send(context, Ask::Redeem(subject, redemption), dpop_key.as_ref())
         .await
-        .map_err(|failure| context.failure_error(subject, &failure, None))?;
+        .map_err(refused)?;
+    accept(context, subject, granted, redemption, nonce, flight).await
+}
+
+/// Checks and saves what a person's consent brought.
+pub(super) async fn accept(
+    context: &ProviderContext,
+    subject: &Subject,
+    granted: Granted,
+    redemption: &Redemption,
+    nonce: Option<&Secret>,
+    flight: Flight,
+) -> Outcome {
     let mut identity = None;
     if nonce.is_some() || redemption.scopes.contains("openid") {
         let checked = grant_request::identity_of_flow(context, &granted, nonce, redemption.begun_at).await;

@@ -255,8 +255,11 @@ impl ProviderContext {
         let renewable = !self.profile.grant.needs_person()
             || self.issued(record) && state.tokens().is_some_and(|tokens| tokens.refresh_token.is_some());
         let policy = &self.profile.registration.refresh;
+        let before =
+            state.tokens().and_then(|tokens| tokens.dpop_key.as_ref()).and(self.connections.get(&id));
         Connection::new(id, revision, record.origins.clone(), record.created_at, state, renewable, policy)
             .presented_as(&self.profile.registration.provider.quirks.presentation)
+            .following(before.as_deref())
     }
 
     /// Whether what `record` holds is from the authorization server that the profile names today.

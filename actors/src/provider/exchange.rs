@@ -25,9 +25,6 @@ use crate::protocol::token::{Expiry, ExpiryBasis, RefreshToken, TokenFingerprint
 use crate::store::{Expected, Revision, StoreError};
 use crate::token_store::messages::StoredConnection;
 
-/// Token requests within one flight while callers wait.
-const ATTEMPTS: u32 = 3;
-
 /// Races lost to other writers before we give up.
 const RACES: u32 = 8;
 
@@ -61,8 +58,9 @@ pub(super) async fn run(context: Arc<ProviderContext>, subject: Subject, want: W
             Setback::Final(error) => break Err(error),
             Setback::Passing { error, delay } => {
                 attempts += 1;
-                let patience = context.profile.registration.retry.patience;
-                if attempts >= ATTEMPTS || delay > patience || matches!(want, Want::Ahead { .. }) {
+                let retry = &context.profile.registration.retry;
+                let give_up = attempts >= retry.attempts || delay > retry.patience;
+                if give_up || matches!(want, Want::Ahead { .. }) {
                     break Err(error);
                 }
                 tokio::time::sleep(delay).await;
@@ -272,6 +270,10 @@ async fn exchange(
         Held::Tokens(tokens) => Some((**tokens).clone()),
         _ => None,
     };
+    let dpop_key =
+        grant_request::dpop_key(context, held.as_ref().and_then(|tokens| tokens.dpop_key.as_ref()))
+            .map_err(|failure| Setback::Final(context.failure_error(subject, &failure, None)))?;
+    let dpop_key = dpop_key.as_ref();
     // A refresh brings no further scopes (RFC 6749 section 6): they are asked for anew.
     let fits = held.as_ref().filter(|tokens| tokens.covers(want.scopes()));
     let refresh_token = fits.and_then(|tokens| tokens.refresh_token.clone());
@@ -295,17 +297,18 @@ async fn exchange(
 
     let mut before = fits;
     let mut answer = match &refresh_token {
-        Some(token) => grant_request::send(context, Ask::Refresh(token)).await,
-        None => grant_request::send(context, obtain).await,
+        Some(token) => grant_request::send(context, Ask::Refresh(token), dpop_key).await,
+        None => grant_request::send(context, obtain, dpop_key).await,
     };
     let dead = |answer: &Result<_, Failure>| matches!(answer, Err(f) if f.class == FailureClass::GrantDead);
     if dead(&answer) && !context.profile.grant.needs_person() {
+        // Without a person, `invalid_grant` means that the profile itself is refused.
         // A refresh token that is dead is no loss where the grant itself can be used again.
         if refresh_token.is_some() {
             before = None;
-            answer = grant_request::send(context, obtain).await;
+            answer = grant_request::send(context, obtain, dpop_key).await;
         }
-        answer = answer.map_err(refused_for_good);
+        answer = answer.map_err(grant_request::before_any_grant);
     }
     let granted = match answer {
         Ok(granted) => granted,
@@ -378,16 +381,6 @@ fn not_saved(context: &ProviderContext, subject: &Subject, error: &StoreError) -
     match error {
         StoreError::Conflict { .. } => Setback::Raced,
         other => Setback::Final(context.store_error(subject, other)),
-    }
-}
-
-/// Where no person is in the grant, `invalid_grant` means that the profile itself is refused.
-fn refused_for_good(failure: Failure) -> Failure {
-    match failure.class {
-        FailureClass::GrantDead => {
-            Failure { class: FailureClass::ClientMisconfigured, reason: Reason::RequestRefused, ..failure }
-        }
-        _ => failure,
     }
 }
 

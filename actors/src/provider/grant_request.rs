@@ -14,6 +14,7 @@ use crate::connection::{Failure, FailureClass, Reason};
 use crate::grants::refresh_token::refresh_request;
 use crate::grants::{GrantContext, GrantError, Redemption};
 use crate::jwk_set::VerifyError;
+use crate::protocol::dpop::DpopKey;
 use crate::protocol::id_token::{IdTokenChecks, IdTokenClaims};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::scope::ScopeSet;
@@ -23,6 +24,7 @@ use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet
 use crate::protocol::token_request::TokenRequest;
 use crate::protocol::token_response::TokenResponse;
 use crate::registration::ClientRegistration;
+use crate::registration::authorization::FAPI_ALGORITHMS;
 use crate::token_endpoint::{Addressee, failure};
 
 /// Clocks may differ by this much.
@@ -33,6 +35,8 @@ pub(super) struct Granted {
     pub(super) response: TokenResponse,
     /// Taken as the beginning of the token's life: the provider counts from a later moment.
     pub(super) requested_at: Timestamp,
+    /// What the tokens are bound to.
+    pub(super) dpop_key: Option<DpopKey>,
     /// The scopes asked for; a refresh asks for none.
     pub(super) requested: Option<ScopeSet>,
 }
@@ -67,6 +71,7 @@ impl Granted {
             requested_scope: self.requested.or_else(|| before.and_then(|old| old.requested_scope.clone())),
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
+            dpop_key: self.dpop_key,
             extra: carried_over(before, response.extra),
         }
     }
@@ -97,9 +102,13 @@ pub(super) enum Ask<'a> {
     Redeem(&'a Subject, &'a Redemption),
 }
 
-/// Sends one token request and reads its answer.
-pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
-    let answer = attempt(context, ask).await;
+/// Sends one token request, proven with `dpop_key` if there is one, and reads its answer.
+pub(super) async fn send(
+    context: &ProviderContext,
+    ask: Ask<'_>,
+    dpop_key: Option<&DpopKey>,
+) -> Result<Granted, Failure> {
+    let answer = attempt(context, ask, dpop_key).await;
     if let Err(failure) = &answer {
         context.counters.failures.fetch_add(1, Ordering::Relaxed);
         context.note_error(&failure.detail);
@@ -123,11 +132,35 @@ pub(super) async fn send(context: &ProviderContext, ask: Ask<'_>) -> Result<Gran
     answer
 }
 
-async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Failure> {
+/// What the next tokens are bound to: what the ones `before` them are, since a refresh token goes with
+/// its key (RFC 9449 section 5), or a new key, if the profile wants one.
+pub(super) fn dpop_key(
+    context: &ProviderContext,
+    before: Option<&DpopKey>,
+) -> Result<Option<DpopKey>, Failure> {
+    let generate = |algorithm| {
+        DpopKey::generate(algorithm)
+            .map_err(|error| failure(FailureClass::Internal, Reason::InternalError, error.to_string()))
+    };
+    match (before, context.profile.registration.dpop) {
+        (Some(key), _) => Ok(Some(key.clone())),
+        (None, Some(algorithm)) => generate(algorithm).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+async fn attempt(
+    context: &ProviderContext,
+    ask: Ask<'_>,
+    dpop_key: Option<&DpopKey>,
+) -> Result<Granted, Failure> {
     let metadata = context.discovery.metadata().await?;
+    if let Some(key) = dpop_key {
+        metadata.check_dpop(key.algorithm())?;
+    }
     let token_endpoint = metadata.token_endpoint()?;
     let mut requested = None;
-    let (request, endpoint) = match ask {
+    let (mut request, endpoint) = match ask {
         Ask::Refresh(token) => {
             let endpoint = metadata.endpoints.refresh_endpoint.as_ref().unwrap_or(token_endpoint);
             (refresh_request(token), endpoint)
@@ -146,20 +179,21 @@ async fn attempt(context: &ProviderContext, ask: Ask<'_>) -> Result<Granted, Fai
             (grant(context, &metadata, ask)?, token_endpoint)
         }
     };
+    request.dpop_key = dpop_key.cloned();
     let requested_at = context.now();
     context.count(&context.counters.token_requests);
     let to = Addressee { profile: &context.profile, metadata: &metadata, endpoint };
     let response = context.token_endpoint.request(to, request).await?;
     let requested = requested.filter(|scopes| !scopes.is_empty());
-    Ok(Granted { response, requested_at, requested })
+    Ok(Granted { response, requested_at, dpop_key: dpop_key.cloned(), requested })
 }
 
 /// What the profile's own grant is to bring.
-struct GrantAsk<'a> {
-    subject: &'a Subject,
-    call: &'a CallContext,
-    scopes: &'a ScopeSet,
-    redemption: Option<&'a Redemption>,
+pub(super) struct GrantAsk<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) call: &'a CallContext,
+    pub(super) scopes: &'a ScopeSet,
+    pub(super) redemption: Option<&'a Redemption>,
 }
 
 /// Where no person is asked, the token request itself has the details (RFC 9396 section 6).
@@ -177,7 +211,7 @@ fn add_details(
 }
 
 /// The profile's own grant as a request.
-fn grant(
+pub(super) fn grant(
     context: &ProviderContext,
     metadata: &ResolvedMetadata,
     GrantAsk { subject, call, scopes, redemption }: GrantAsk<'_>,
@@ -255,11 +289,20 @@ async fn checked(
         return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail.to_owned()));
     };
     let pinned = registration.id_token_signing_alg.as_ref().map(std::slice::from_ref);
+    let strong: Vec<String>;
+    let announced = match registration.authorization.fapi_algorithms_only {
+        true => {
+            let allowed = |name: &&String| FAPI_ALGORITHMS.contains(&name.as_str());
+            strong = metadata.id_token_algs.iter().filter(allowed).cloned().collect();
+            &strong
+        }
+        false => &metadata.id_token_algs,
+    };
     let checks = IdTokenChecks {
         issuer,
         client_id: &registration.client_id,
         nonce,
-        allowed_algs: pinned.unwrap_or(&metadata.id_token_algs),
+        allowed_algs: pinned.unwrap_or(announced),
         access_token: Some(access_token),
         now: at,
     };
@@ -268,6 +311,16 @@ async fn checked(
         Ok(claims) => Ok(claims),
         Err(VerifyError::Keys(failure)) => Err(failure),
         Err(VerifyError::Token(error)) => Err(bad_id_token(error.to_string())),
+    }
+}
+
+/// What a refusal means while no grant is at stake yet.
+pub(super) fn before_any_grant(failure: Failure) -> Failure {
+    match failure.class {
+        FailureClass::GrantDead => {
+            Failure { class: FailureClass::ClientMisconfigured, reason: Reason::RequestRefused, ..failure }
+        }
+        _ => failure,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a `ProviderActor` is asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Message;
 use url::Url;
@@ -9,6 +10,7 @@ use super::error::TokenError;
 use crate::connection::Connection;
 use crate::grants::Redemption;
 use crate::protocol::authorization_request::AuthorizationParams;
+use crate::protocol::device_authorization::DeviceAuthorization;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
@@ -77,6 +79,46 @@ pub struct AuthorizationTarget {
     pub issuer: Option<String>,
     /// Whether metadata announces `iss` in responses (RFC 9207 section 3).
     pub iss_announced: bool,
+}
+
+/// Asks for the codes with which a person consents on another device (RFC 8628 section 3.1).
+#[derive(Clone, Message)]
+#[rtype(result = "Result<DeviceAuthorization, TokenError>")]
+pub struct AuthorizeDevice {
+    /// The parameters of the request.
+    pub params: Vec<(String, String)>,
+}
+
+/// Asks once whether the person has consented on the other device, and saves the token set if so.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<DevicePoll, TokenError>")]
+pub struct PollDevice {
+    /// Whose token set it will be.
+    pub subject: Subject,
+    /// The device code, and what was asked for.
+    pub redemption: Redemption,
+}
+
+/// What came of asking once. Anything that ends the flow otherwise is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DevicePoll {
+    /// The token set is saved.
+    Connected,
+    /// The person has not decided yet.
+    Pending,
+    /// Nor have they, and from now on we must ask less often.
+    SlowDown,
+    /// The person said no.
+    Denied,
+    /// The codes have ended.
+    Expired,
+    /// The provider failed; ask again.
+    Later {
+        /// The provider's own wish.
+        after: Option<Duration>,
+        /// What was wrong, in words.
+        detail: String,
+    },
 }
 
 /// Reads a connection as it stands, from snapshot or store, starting nothing.

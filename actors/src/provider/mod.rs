@@ -3,13 +3,15 @@
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
 //! `want` (what is asked for), `scopes` (what is asked for
 //! beyond the profile's), `exchange` (obtain or refresh), `save` (durable before used),
-//! `authorization` (where to send a browser), `consent` (changes from outside).
+//! `authorization` (where to send a browser), `device` (consent on
+//! another device), `consent` (changes from outside).
 
 pub mod actor;
 mod authorization;
 pub mod breaker;
 mod consent;
 pub mod context;
+mod device;
 pub mod error;
 mod exchange;
 mod expiry;

@@ -2,12 +2,17 @@
 //! servers.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
+use http::{Method, Request, StatusCode, Uri};
 use http_body::Body;
+use http_body_util::Empty;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,10 +26,10 @@ use super::route::UpstreamOrigin;
 /// Largest head of an answer, and most bytes read at a time.
 const READ_BUFFER: usize = 128 * 1024;
 
-/// The TLS stack refuses its own defaults. Our fault: it cannot happen with a good build.
+/// The TLS stack refuses its own defaults, which is our fault, or a client certificate.
 #[derive(Debug, Clone, Error)]
 #[error("TLS cannot be set up: {0}")]
-pub struct TlsSetupError(#[from] rustls::Error);
+pub struct TlsSetupError(#[from] pub rustls::Error);
 
 /// TLS that trusts `roots` and speaks HTTP/1.1. Made once and shared by all threads, so that sessions
 /// are resumed across them.
@@ -32,11 +37,35 @@ pub struct TlsSetupError(#[from] rustls::Error);
 /// # Errors
 /// [`TlsSetupError`].
 pub fn tls_client_config_with_roots(roots: RootCertStore) -> Result<Arc<ClientConfig>, TlsSetupError> {
+    tls_client_config(Arc::new(roots), None)
+}
+
+/// A client certificate, with the chain up to whoever signed it, and its private key.
+#[derive(Debug)]
+pub struct ClientIdentity {
+    /// Our certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// What it certifies the public half of.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// As [`tls_client_config_with_roots`], with a client certificate to show to servers that ask for one
+/// (RFC 8705).
+///
+/// # Errors
+/// [`TlsSetupError`], also if key and certificate do not belong together.
+pub fn tls_client_config(
+    roots: Arc<RootCertStore>,
+    identity: Option<ClientIdentity>,
+) -> Result<Arc<ClientConfig>, TlsSetupError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some(ClientIdentity { chain, key }) => config.with_client_auth_cert(chain, key)?,
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -72,6 +101,50 @@ pub async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     // Small writes must not wait for the acknowledgement of earlier ones.
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Asks the HTTP proxy at the other end of `stream` for a way to `authority`, a host and a port
+/// (RFC 9110 section 9.3.6). What comes back leads there.
+///
+/// # Errors
+/// The operating system's, or what the proxy refuses.
+pub async fn tunnel(
+    stream: TcpStream,
+    authority: &str,
+    authorization: Option<&HeaderValue>,
+) -> io::Result<TcpStream> {
+    let (mut sender, connection) = speak_http(stream).await.map_err(io::Error::other)?;
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = authority.parse::<Uri>().map_err(io::Error::other)?;
+    request.headers_mut().insert(HOST, HeaderValue::from_str(authority).map_err(io::Error::other)?);
+    if let Some(authorization) = authorization {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+    }
+    let asking = async move {
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        match answer.status() {
+            status if status.is_success() => hyper::upgrade::on(answer).await.map_err(io::Error::other),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Err(io::Error::other("the proxy refuses our credentials (status 407)"))
+            }
+            status => Err(io::Error::other(format!("the proxy answers with status {status}"))),
+        }
+    };
+    let (mut asking, mut connection) = (pin!(asking), pin!(connection.with_upgrades()));
+    let upgraded = tokio::select! {
+        biased;
+        upgraded = asking.as_mut() => upgraded?,
+        // Its fault, if any, comes with the answer.
+        _ = connection.as_mut() => asking.await?,
+    };
+    let parts = upgraded
+        .downcast::<TokioIo<TcpStream>>()
+        .map_err(|_| io::Error::other("the way through the proxy is lost"))?;
+    if !parts.read_buf.is_empty() {
+        return Err(io::Error::other("the proxy speaks before the server was asked anything"));
+    }
+    Ok(parts.io.into_inner())
 }
 
 /// Speaks TLS on `stream` with a server that proves to be `host`.

@@ -10,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
+use crate::protocol::dpop::DPOP;
+
 /// Names of the gateway's own cookies begin so.
 const OWN_COOKIE: &[u8] = b"claviger_";
 /// What a browser wants before the name of a cookie that is bound to its host.
@@ -35,6 +37,9 @@ pub enum HeaderError {
     /// A name or value that no header can carry.
     #[error("a header cannot be forwarded as it stands")]
     Malformed,
+    /// The token's key could not sign: a fault of our own.
+    #[error("the proof of possession could not be signed")]
+    Unproven,
 }
 
 /// How long a request's body is.
@@ -57,6 +62,8 @@ pub struct Additions<'a> {
     pub token_header: &'a HeaderName,
     /// The token, as that header's value.
     pub authorization: &'a HeaderValue,
+    /// The proof that goes with it, as `DPoP` (RFC 9449), if it needs one.
+    pub proof: Option<&'a HeaderValue>,
     /// The caller's address.
     pub peer: Option<IpAddr>,
     /// The `Host` that the caller named.
@@ -112,6 +119,9 @@ where
 
 fn add(headers: &mut HeaderMap, added: &Additions<'_>, buffer: &mut BytesMut) -> Result<(), HeaderError> {
     headers.insert(added.token_header.clone(), added.authorization.clone());
+    if let Some(proof) = added.proof {
+        headers.insert(DPOP, proof.clone());
+    }
     headers.append(header::VIA, VIA);
     if let Some(peer) = added.peer {
         headers.insert(FORWARDED_FOR, written(buffer, format_args!("{peer}"))?);
@@ -212,6 +222,7 @@ fn is_ours(name: &[u8]) -> bool {
         name,
         b"host"
             | b"authorization"
+            | b"dpop"
             | b"content-length"
             | b"expect"
             | b"x-api-key"

@@ -17,13 +17,14 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::{BodySource, RequestBody};
 use super::error::UpstreamError;
-use super::route::UpstreamOrigin;
+use super::route::{TlsIdentity, UpstreamOrigin};
 use super::upstream::UpstreamPool;
 
 /// A connection in use. Dropped, it is closed; only a clean end gives it back to its pool.
 pub(super) struct Lease {
     pool: Rc<UpstreamPool>,
     origin: Arc<UpstreamOrigin>,
+    identity: TlsIdentity,
     sender: Option<SendRequest<RequestBody>>,
     body: BodySource,
     attempt: u32,
@@ -33,18 +34,19 @@ impl Lease {
     pub(super) fn new(
         pool: Rc<UpstreamPool>,
         origin: Arc<UpstreamOrigin>,
+        identity: TlsIdentity,
         sender: SendRequest<RequestBody>,
         body: BodySource,
     ) -> Self {
         let attempt = body.current_attempt();
-        Self { pool, origin, sender: Some(sender), body, attempt }
+        Self { pool, origin, identity, sender: Some(sender), body, attempt }
     }
 
     fn give_back(mut self) {
         if self.body.is_finished()
             && let Some(sender) = self.sender.take()
         {
-            self.pool.put_idle(&self.origin, sender);
+            self.pool.put_idle(&self.origin, self.identity, sender);
         }
     }
 }

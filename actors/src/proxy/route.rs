@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use http::Method;
+use rustls::ClientConfig;
 use url::Url;
 
 use super::templated::UpstreamTemplate;
@@ -32,6 +34,8 @@ pub struct Route {
     /// The upstream's scheme, host and port. Where the token answer names it, its serialization is what
     /// token sets are bound to, and nothing else of it is used.
     pub origin: Arc<UpstreamOrigin>,
+    /// How TLS is spoken with it, if not as with all upstreams.
+    pub tls: Option<UpstreamTls>,
     /// Path prefix there, without a trailing slash.
     pub upstream_path: String,
     /// Makes the upstream of the token answer, if it is not the same for all.
@@ -79,6 +83,40 @@ impl UpstreamOrigin {
     /// What stands for the origin of a route whose upstream the token answer names.
     pub fn templated(template: &UpstreamTemplate) -> Self {
         Self { tls: true, host: String::new(), port: 0, serialized: template.binding() }
+    }
+}
+
+/// TLS with a private CA or a client certificate of our own. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// Whom we trust, and what we show.
+    pub config: Arc<ClientConfig>,
+    /// Names both.
+    pub identity: TlsIdentity,
+}
+
+/// Names whom TLS trusts and which certificate it shows. A connection opened with one identity is
+/// never used for a call with another. The default is the one that all upstreams share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsIdentity([u8; 16]);
+
+impl TlsIdentity {
+    /// The identity of these certificates: authorities that are trusted, then those that are shown.
+    pub fn of<'a>(
+        trusted: impl IntoIterator<Item = &'a [u8]>,
+        shown: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Self {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let mut add = |kind: u8, certificate: &[u8]| {
+            hash.update(&[kind]);
+            hash.update(&certificate.len().to_be_bytes());
+            hash.update(certificate);
+        };
+        trusted.into_iter().for_each(|certificate| add(0, certificate));
+        shown.into_iter().for_each(|certificate| add(1, certificate));
+        let mut name = [0; 16];
+        name.copy_from_slice(&hash.finish().as_ref()[..16]);
+        Self(name)
     }
 }
 
@@ -152,6 +190,7 @@ mod tests {
                 port: 1,
                 serialized: Arc::from("http://127.0.0.1:1"),
             }),
+            tls: None,
             upstream_path: String::new(),
             template: None,
             profile: ProfileId::new("p").unwrap(),

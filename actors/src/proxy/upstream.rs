@@ -25,7 +25,7 @@ use super::error::UpstreamError;
 use super::framing;
 use super::headers::HeaderError;
 use super::response::{Lease, UpstreamResponse};
-use super::route::UpstreamOrigin;
+use super::route::{TlsIdentity, UpstreamOrigin, UpstreamTls};
 
 /// Bounds on connections to upstreams.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ impl UpstreamSettings {
 
 struct Idle {
     sender: SendRequest<RequestBody>,
+    /// Whom its TLS trusts and what it shows: never used for another.
+    identity: TlsIdentity,
     since: Instant,
 }
 
@@ -78,6 +80,8 @@ impl std::fmt::Debug for UpstreamPool {
 pub struct Exchange<'a> {
     /// Where to.
     pub origin: &'a Arc<UpstreamOrigin>,
+    /// How TLS is spoken with it, if not as with all upstreams.
+    pub tls: Option<&'a UpstreamTls>,
     /// The request's body.
     pub body: &'a BodySource,
     /// Whether the method may be repeated when it is not known what became of a request
@@ -87,6 +91,12 @@ pub struct Exchange<'a> {
     pub timeout: Duration,
     /// Makes the request; called again for each attempt.
     pub make: &'a dyn Fn(RequestBody) -> Result<Request<RequestBody>, HeaderError>,
+}
+
+impl Exchange<'_> {
+    fn identity(&self) -> TlsIdentity {
+        self.tls.map_or_else(TlsIdentity::default, |tls| tls.identity)
+    }
 }
 
 enum Attempt {
@@ -109,7 +119,7 @@ impl UpstreamPool {
         let mut request = (exchange.make)(exchange.body.attempt())?;
         // A connection from the pool may have ended while it lay idle. Once each of those is used
         // up, a new one is opened, on which a failure is final.
-        while let Some(sender) = self.take_idle(exchange.origin) {
+        while let Some(sender) = self.take_idle(exchange.origin, exchange.identity()) {
             match self.attempt(sender, request, exchange).await {
                 (Attempt::Answered(response), sender) => return self.answered(response, sender, exchange),
                 (Attempt::NotSent(unsent), _) => request = unsent,
@@ -120,7 +130,7 @@ impl UpstreamPool {
                 (Attempt::Lost(error) | Attempt::Failed(error), _) => return Err(error),
             }
         }
-        let sender = self.open(exchange.origin).await?;
+        let sender = self.open(exchange.origin, exchange.tls).await?;
         match self.attempt(sender, request, exchange).await {
             (Attempt::Answered(response), sender) => self.answered(response, sender, exchange),
             (Attempt::NotSent(_), _) => Err(UpstreamError::closed(exchange.origin)),
@@ -128,9 +138,14 @@ impl UpstreamPool {
         }
     }
 
-    async fn open(&self, origin: &UpstreamOrigin) -> Result<SendRequest<RequestBody>, UpstreamError> {
+    async fn open(
+        &self,
+        origin: &UpstreamOrigin,
+        tls: Option<&UpstreamTls>,
+    ) -> Result<SendRequest<RequestBody>, UpstreamError> {
         let after = self.settings.connect_timeout;
-        match timeout(after, connect(origin, &self.settings.tls)).await {
+        let tls = tls.map_or(&self.settings.tls, |tls| &tls.config);
+        match timeout(after, connect(origin, tls)).await {
             Ok(Ok(sender)) => {
                 self.opened.set(self.opened.get() + 1);
                 Ok(sender)
@@ -179,7 +194,8 @@ impl UpstreamPool {
         sender: SendRequest<RequestBody>,
         exchange: &Exchange<'_>,
     ) -> Result<UpstreamResponse, UpstreamError> {
-        let lease = Lease::new(self.clone(), exchange.origin.clone(), sender, exchange.body.clone());
+        let origin = exchange.origin.clone();
+        let lease = Lease::new(self.clone(), origin, exchange.identity(), sender, exchange.body.clone());
         // Nothing asked for another protocol; what would follow is not HTTP. Dropping the lease
         // closes the connection.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -189,12 +205,14 @@ impl UpstreamPool {
         Ok(UpstreamResponse::new(response, lease, self.settings.body_idle_timeout))
     }
 
-    /// The most recently used connection that is ready, so that the others can age.
-    fn take_idle(&self, origin: &UpstreamOrigin) -> Option<SendRequest<RequestBody>> {
+    /// The most recently used connection of this identity that is ready, so that the others can age.
+    fn take_idle(&self, origin: &UpstreamOrigin, identity: TlsIdentity) -> Option<SendRequest<RequestBody>> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&origin.serialized)?;
         let oldest = self.settings.idle_timeout;
-        while let Some(Idle { sender, since }) = connections.pop() {
+        // Nearly always the last: one upstream is seldom met in two ways.
+        while let Some(last) = connections.iter().rposition(|idle| idle.identity == identity) {
+            let Idle { sender, since, .. } = connections.remove(last);
             if sender.is_ready() && since.elapsed() < oldest {
                 return Some(sender);
             }
@@ -204,7 +222,12 @@ impl UpstreamPool {
     }
 
     /// Takes a connection back after a clean exchange.
-    pub(super) fn put_idle(&self, origin: &UpstreamOrigin, sender: SendRequest<RequestBody>) {
+    pub(super) fn put_idle(
+        &self,
+        origin: &UpstreamOrigin,
+        identity: TlsIdentity,
+        sender: SendRequest<RequestBody>,
+    ) {
         if sender.is_closed() {
             return;
         }
@@ -212,10 +235,10 @@ impl UpstreamPool {
         let since = Instant::now();
         if let Some(connections) = idle.get_mut(&origin.serialized) {
             if connections.len() < self.settings.max_idle_per_origin {
-                connections.push(Idle { sender, since });
+                connections.push(Idle { sender, identity, since });
             }
         } else if self.settings.max_idle_per_origin > 0 {
-            idle.insert(origin.serialized.clone(), vec![Idle { sender, since }]);
+            idle.insert(origin.serialized.clone(), vec![Idle { sender, identity, since }]);
         }
     }
 

@@ -4,15 +4,23 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::signing_keys::SigningKeys;
 use crate::protocol::identifiers::Subject;
 use crate::protocol::json_template::JsonTemplate;
 use crate::protocol::template::{CallContext, Placeholder, Template, TemplateError};
+
+/// The signature algorithms that FAPI 2.0 allows (Security Profile section 5.4.1).
+pub const FAPI_ALGORITHMS: [&str; 3] = ["PS256", "ES256", "EdDSA"];
 
 /// How a profile asks a person. The default is a plain request in the query.
 #[derive(Clone, Debug, Default)]
 pub struct AuthorizationOptions {
     /// Whether requests are pushed (RFC 9126); so they are where the server requires it.
     pub pushed: bool,
+    /// The keys that request objects are signed with (RFC 9101), if requests are signed.
+    pub request_object: Option<SigningKeys>,
+    /// Whether only the algorithms of FAPI 2.0 are believed: PS256, ES256 and EdDSA.
+    pub fapi_algorithms_only: bool,
     /// Whether `iss` must be in every response (RFC 9207), announced or not.
     pub require_iss: bool,
     /// How long ago the person may have logged in, in whole seconds (OpenID Connect Core section

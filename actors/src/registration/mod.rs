@@ -6,6 +6,7 @@ pub mod policy;
 mod provider;
 pub mod quirks;
 pub mod settings;
+pub mod signing_keys;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use url::Url;
 
 use crate::protocol::identifiers::ProfileId;
 use crate::protocol::scope::ScopeSet;
+use crate::protocol::signing_key::SignatureAlgorithm;
 use authorization::AuthorizationOptions;
 use policy::{RefreshPolicy, RetryPolicy};
 
@@ -35,7 +37,7 @@ pub struct ClientRegistration {
     pub profile: ProfileId,
     /// The authorization server.
     pub provider: ProviderDetails,
-    /// RFC 6749 section 2.2.
+    /// RFC 6749 section 2.2; empty if the grant names no client (RFC 7521 section 4.1).
     pub client_id: String,
     /// What is asked for.
     pub scopes: ScopeSet,
@@ -51,6 +53,9 @@ pub struct ClientRegistration {
     pub refresh_params: Vec<(String, String)>,
     /// PKCE method.
     pub pkce: Pkce,
+    /// What new tokens' proofs of possession are signed with, if they are to be bound to a key
+    /// (RFC 9449).
+    pub dpop: Option<SignatureAlgorithm>,
     /// Signature algorithm that ID tokens must have; otherwise metadata's, without `none`.
     pub id_token_signing_alg: Option<String>,
     /// Lifetime of a token whose answer has no `expires_in`.

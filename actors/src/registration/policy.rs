@@ -61,6 +61,8 @@ pub struct RetryPolicy {
     pub breaker_threshold: u32,
     /// A call waits for an attempt that is due within this.
     pub patience: Duration,
+    /// Token requests for one call, while they fail in a way that a moment may mend.
+    pub attempts: u32,
 }
 
 impl Default for RetryPolicy {
@@ -72,6 +74,7 @@ impl Default for RetryPolicy {
             request_timeout: Duration::from_secs(10),
             breaker_threshold: 5,
             patience: Duration::from_secs(1),
+            attempts: 3,
         }
     }
 }

@@ -39,6 +39,13 @@ impl Setting {
         }
     }
 
+    fn into_bytes(self) -> Option<SecretBytes> {
+        match self {
+            Self::Binary(bytes) => Some(bytes),
+            other => other.into_secret().map(|secret| SecretBytes::new(secret.expose().as_bytes().to_vec())),
+        }
+    }
+
     fn into_secret(self) -> Option<Secret> {
         match self {
             Self::Secret(secret) => Some(secret),
@@ -70,6 +77,8 @@ impl SettingsError {
 pub struct Settings {
     given: BTreeMap<String, Setting>,
     asked: BTreeSet<String>,
+    /// Keys of several extensions: read by one at least, and left for the others.
+    shared: BTreeSet<String>,
 }
 
 impl Settings {
@@ -99,14 +108,42 @@ impl Settings {
 
     /// Takes the bytes at `key`, if given: a text, or what a file holds.
     pub fn take_bytes(&mut self, key: &str) -> Result<Option<SecretBytes>, SettingsError> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Setting::Binary(bytes)) => Ok(Some(bytes)),
-            Some(setting) => {
-                let secret = setting.into_secret().ok_or_else(|| self.error(key, NOT_A_SECRET))?;
-                Ok(Some(SecretBytes::new(secret.expose().as_bytes().to_vec())))
+        let Some(setting) = self.take(key) else { return Ok(None) };
+        setting.into_bytes().map(Some).ok_or_else(|| self.error(key, NOT_A_SECRET))
+    }
+
+    /// Takes the bytes at `key`: one text or file, or an array of them. None are given if it is not
+    /// there.
+    pub fn take_several_bytes(&mut self, key: &str) -> Result<Vec<SecretBytes>, SettingsError> {
+        let bytes = match self.take(key) {
+            None => return Ok(Vec::new()),
+            Some(Setting::List(items)) => items.into_iter().map(Setting::into_bytes).collect(),
+            Some(one) => one.into_bytes().map(|one| vec![one]),
+        };
+        bytes.ok_or_else(|| self.error(key, "must be a secret, or an array of secrets"))
+    }
+
+    /// Takes the texts at `key`: one, or an array of them. None are given if it is not there.
+    pub fn take_texts(&mut self, key: &str) -> Result<Vec<String>, SettingsError> {
+        let texts = match self.take_value(key)? {
+            None => return Ok(Vec::new()),
+            Some(serde_json::Value::String(text)) => Some(vec![text]),
+            Some(serde_json::Value::Array(items)) => {
+                items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect()
             }
-        }
+            Some(_) => None,
+        };
+        texts.ok_or_else(|| self.error(key, "must be a string, or an array of strings"))
+    }
+
+    /// Lets `read` take keys that other extensions may read as well: they stay, and are no longer
+    /// left over.
+    pub fn share<T>(&mut self, read: impl FnOnce(&mut Settings) -> T) -> T {
+        let mut copy = Self { given: self.given.clone(), ..Self::default() };
+        let outcome = read(&mut copy);
+        self.shared.extend(copy.asked.iter().cloned());
+        self.asked.append(&mut copy.asked);
+        outcome
     }
 
     /// Takes the value at `key`, if given.
@@ -159,7 +196,7 @@ impl Settings {
         };
         let within = |error: SettingsError| SettingsError { key: format!("{key}.{}", error.key), ..error };
         let read = read(&mut table).map_err(within)?;
-        match table.given.keys().next() {
+        match table.leftovers().next() {
             None => Ok(Some(read)),
             Some(unknown) => {
                 let known: Vec<&str> = table.asked().collect();
@@ -171,7 +208,7 @@ impl Settings {
 
     /// Keys that nobody took.
     pub fn leftovers(&self) -> impl Iterator<Item = &str> {
-        self.given.keys().map(String::as_str)
+        self.given.keys().filter(|key| !self.shared.contains(*key)).map(String::as_str)
     }
 
     /// Keys that some extension asked for, given or not: what a leftover may have meant to be.

@@ -1,5 +1,6 @@
 //! Scripted ports for tests: a transport, a clock and a source of randomness that do as told.
 
+pub mod keys;
 pub mod profiles;
 
 use std::collections::BTreeMap;

@@ -53,6 +53,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
         token_params: Vec::new(),
         refresh_params: Vec::new(),
         pkce: Pkce::S256,
+        dpop: None,
         id_token_signing_alg: None,
         default_token_lifetime: None,
         refresh: RefreshPolicy::default(),

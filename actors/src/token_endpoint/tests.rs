@@ -12,6 +12,7 @@ use crate::grants::refresh_token::refresh_request;
 use crate::protocol::token::RefreshToken;
 use crate::protocol::token_request::RequestFormat;
 use crate::registration::Endpoints;
+use crate::registration::outbound::Outbound;
 use crate::registration::quirks::Quirks;
 use crate::registration::settings::{Setting, Settings};
 use crate::testing::{Answer, ManualClock, ScriptedTransport, SentRequest, profiles};
@@ -357,4 +358,25 @@ async fn credentials_in_the_query_are_in_no_error() {
         .unwrap_err();
     assert_eq!(parrot.sent()[0].url.query(), Some("tenant=a%20b&client_id=client&secret=client-secret"));
     assert!(!failure.detail.contains("client-secret"), "{}", failure.detail);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provider_says_which_statuses_are_passing_trouble() {
+    let body = || json!({"error": "invalid_grant"});
+    for (statuses, status, class) in [
+        (vec![], 503, FailureClass::ClientMisconfigured),
+        (vec![], 429, FailureClass::ClientMisconfigured),
+        (vec![500..=599], 503, FailureClass::ProviderUnavailable),
+        (vec![500..=599], 429, FailureClass::ClientMisconfigured),
+        (vec![403..=404], 403, FailureClass::ProviderUnavailable),
+        (vec![403..=404], 400, FailureClass::GrantDead),
+    ] {
+        let transport = ScriptedTransport::new(move |_| Answer::json(status, body()));
+        let mut profile = profile("client_secret_basic");
+        let outbound = Outbound { retry_statuses: RetryStatuses(statuses.clone()), ..Outbound::default() };
+        profile.registration.provider.outbound = Arc::new(outbound);
+        let (endpoint, url) = (endpoint_over(&transport), profiles::url(TOKEN));
+        let failure = endpoint.request(to(&profile, &url), refresh()).await.unwrap_err();
+        assert_eq!(failure.class, class, "{statuses:?} {status}");
+    }
 }

@@ -100,6 +100,7 @@ fn record(token: &str) -> ConnectionRecord {
         issued_by: "https://as.example".to_owned(),
         held: Held::Tokens(Box::new(TokenSet {
             access_token: AccessToken::new(token).unwrap(),
+            dpop_key: None,
             token_type: TokenType::Bearer,
             obtained_at: at,
             expiry: Expiry::Stated { at: at.after(Duration::from_secs(60)) },
@@ -127,6 +128,7 @@ pub(super) fn save(id: &ConnectionId, token: &str, expected: Expected) -> SaveCo
 
 fn flow(state: &str, expires_at: u64) -> FlowRecord {
     FlowRecord {
+        dpop_key: None,
         state: StateHash::of(state),
         connection: id("p", "alice"),
         code_verifier: Some(Secret::new("verifier")),
@@ -134,6 +136,7 @@ fn flow(state: &str, expires_at: u64) -> FlowRecord {
         issuer: Some("https://id.example".into()),
         scopes: ScopeSet::default(),
         iss_required: true,
+        device: None,
         redirect_uri: "http://127.0.0.1:8081/callback".into(),
         browser: StateHash::of("browser"),
         return_to: None,

@@ -1,6 +1,6 @@
 //! Scopes that a route needs beyond its profile's: who is asked for them, with what else, how often.
 
-use claviger_actors::flow::messages::AuthorizationRedirect;
+use claviger_actors::flow::messages::{AuthorizationRedirect, Opened};
 use claviger_actors::protocol::authorization_response::AuthorizationResponse;
 use claviger_actors::protocol::token::TokenSet;
 use serde_json::json;
@@ -32,6 +32,13 @@ fn asked(world: &World) -> Vec<String> {
     world.transport.sent().iter().map(|request| request.param("scope").to_owned()).collect()
 }
 
+fn redirected(opened: Opened) -> AuthorizationRedirect {
+    match opened {
+        Opened::Redirect(redirect) => redirect,
+        Opened::Device(view) => panic!("{view:?}"),
+    }
+}
+
 fn scope_of(redirect: &AuthorizationRedirect) -> String {
     redirect.url.query_pairs().find(|(name, _)| name == "scope").unwrap().1.into_owned()
 }
@@ -53,10 +60,10 @@ fn a_person_is_asked_for_what_the_route_needs_with_what_was_granted() {
         assert!(call(&gateway, &alice()).await.is_ok(), "other routes go on");
 
         let link = gateway.create_connect_link(alice(), None, scopes("calendar")).await.unwrap();
-        let redirect = gateway.open_connect_link(link.token, None).await.unwrap();
+        let redirect = redirected(gateway.open_connect_link(link.token, None).await.unwrap());
         assert_eq!(scope_of(&redirect), "calendar files mail");
         let plain = gateway.create_connect_link(alice(), None, ScopeSet::default()).await.unwrap();
-        let plain = gateway.open_connect_link(plain.token, None).await.unwrap();
+        let plain = redirected(gateway.open_connect_link(plain.token, None).await.unwrap());
         assert_eq!(scope_of(&plain), "mail");
 
         let state = redirect.url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();

@@ -245,6 +245,7 @@ impl World {
         let now = self.clock.now();
         TokenSet {
             access_token: AccessToken::new("access-0").unwrap(),
+            dpop_key: None,
             token_type: TokenType::Bearer,
             obtained_at: now,
             expiry: Expiry::Stated { at: now.after(Duration::from_secs(seconds)) },

@@ -237,6 +237,7 @@ fn spawn_import(world: &World, story: &Shared, gateway: &GatewayHandle, who: Who
     let now = world.clock.now();
     let tokens = TokenSet {
         access_token: AccessToken::new(access).unwrap(),
+        dpop_key: None,
         token_type: TokenType::Bearer,
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(60)) },

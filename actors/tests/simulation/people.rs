@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use claviger_actors::flow::error::FlowError;
-use claviger_actors::flow::messages::AuthorizationRedirect;
+use claviger_actors::flow::messages::{AuthorizationRedirect, Opened};
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::authorization_response::{AuthorizationResponse, FurtherParams};
 use claviger_actors::protocol::scope::ScopeSet;
@@ -94,7 +94,10 @@ async fn by_link(
     if [&first, &second, &third].into_iter().filter(|opened| opened.is_ok()).count() > 1 {
         fault(story, format!("a connect link of {who:?} was used twice"));
     }
-    first.or(second).or(third)
+    match first.or(second).or(third)? {
+        Opened::Redirect(redirect) => Ok(redirect),
+        Opened::Device(_) => unreachable!("no profile here uses a device"),
+    }
 }
 
 /// What an attacker, or another browser, might bring.

@@ -72,7 +72,7 @@ fn check_state(state: &BTreeMap<String, String>) -> Result<&BTreeMap<String, Str
     }
 }
 
-/// `POST /api/connect-sessions {profile, subject, return_to?, scopes?, state?}` -> `{url, expires_in}`.
+/// `POST /api/connect-sessions {profile, subject, return_to?, scopes?, state?}` -> `{url, expires_in, device?}`.
 pub async fn create(state: web::Data<AdminState>, body: web::Payload) -> HttpResponse {
     match try_create(&state, body).await {
         Ok(response) => response,
@@ -86,6 +86,9 @@ async fn try_create(state: &AdminState, body: web::Payload) -> Result<HttpRespon
         .checked()
         .map_err(|why| Problem::new(ProblemCode::BadRequest, why, state.request_id()))?;
     let connection = known(state, connection)?;
+    if state.gateway.uses_device(&connection.profile) {
+        return begin_on_device(state, Wanted { connection, return_to, scopes }).await;
+    }
     let link = state
         .gateway
         .create_connect_link(connection, return_to, scopes)
@@ -93,6 +96,29 @@ async fn try_create(state: &AdminState, body: web::Payload) -> Result<HttpRespon
         .map_err(|error| Problem::from_flow_error(&error, state.request_id()))?;
     let url = connect_url(&state.public_url, &link.token);
     Ok(json::answer(StatusCode::OK, &json!({ "url": url, "expires_in": link.expires_in })))
+}
+
+/// Where people consent on another device, the flow starts at once, and what they have to enter is in
+/// the answer; `url` is the page that shows it.
+async fn begin_on_device(state: &AdminState, wanted: Wanted) -> Result<HttpResponse, Box<Problem>> {
+    let Wanted { connection, return_to, scopes } = wanted;
+    let (page, view) = state
+        .gateway
+        .begin_device_authorization(connection, return_to, scopes)
+        .await
+        .map_err(|error| Problem::from_flow_error(&error, state.request_id()))?;
+    let mut device = json!({
+        "user_code": view.user_code,
+        "verification_uri": view.verification_uri,
+        "expires_in": view.expires_in,
+        "interval": view.interval,
+    });
+    if let Some(complete) = view.verification_uri_complete {
+        device["verification_uri_complete"] = complete.into();
+    }
+    let url = connect_url(&state.public_url, &page);
+    let answer = json!({ "url": url, "expires_in": view.expires_in, "device": device });
+    Ok(json::answer(StatusCode::OK, &answer))
 }
 
 #[cfg(test)]

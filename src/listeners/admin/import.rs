@@ -87,6 +87,7 @@ impl TokenSetImport {
         let scope = self.scope.as_deref().map(ScopeSet::parse).transpose();
         Ok(TokenSet {
             access_token: AccessToken::new(self.access_token.expose()).map_err(|e| e.to_string())?,
+            dpop_key: None,
             token_type: TokenType::Bearer,
             obtained_at: now,
             expiry,

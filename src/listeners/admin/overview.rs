@@ -113,6 +113,7 @@ mod tests {
                 port: 443,
                 serialized: Arc::from("https://api.example"),
             }),
+            tls: None,
             upstream_path: "/v3".into(),
             template: None,
             profile: ProfileId::new("google").unwrap(),

@@ -52,7 +52,7 @@ async fn ask_for_consent<G: ProxyGateway>(
     id: &RequestId,
 ) -> Result<HttpResponse, Problem> {
     let browser = is_browser(asked);
-    if browser && shares_cookies(desk, asked) {
+    if browser && shares_cookies(desk, asked) && !desk.gateway.uses_device(&call.id.profile) {
         let bound = desk.cookie.read(asked.headers());
         let redirect = desk
             .gateway

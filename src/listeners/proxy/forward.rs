@@ -18,14 +18,14 @@ use claviger_actors::proxy::route::UpstreamOrigin;
 use claviger_actors::proxy::upstream::Exchange;
 use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
 use super::answer::answer;
 use super::asked::{Asked, Refusal};
 use super::call::Call;
 use super::gateway::ProxyGateway;
 use super::request_id::RequestId;
-use super::{Desk, consent, token};
+use super::{Desk, consent, possession, token};
 use crate::listeners::problem::Problem;
 
 /// Sends the call with the connection's token; after an upstream's 401 once more with a new one, if
@@ -49,17 +49,22 @@ pub(super) async fn forward<G: ProxyGateway>(
         id,
     };
     let place = errand.place(&connection).map_err(|response| *response)?;
-    let mut response = errand.send(&connection, &place).await.map_err(|error| errand.failed(&error))?;
+    let (mut response, is_verdict) =
+        errand.send(&connection, &place).await.map_err(|error| errand.failed(&error))?;
     if response.parts.status == StatusCode::UNAUTHORIZED
+        && is_verdict
         && let Some(rejected) = connection.fingerprint()
     {
         match token::obtain(desk, call, Some(rejected)).await {
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
                 let place = errand.place(&renewed).map_err(|response| *response)?;
-                response = errand.send(&renewed, &place).await.map_err(|error| errand.failed(&error))?;
+                let (again, is_verdict) =
+                    errand.send(&renewed, &place).await.map_err(|error| errand.failed(&error))?;
+                response = again;
                 match response.parts.status {
-                    StatusCode::UNAUTHORIZED => renewed.was_refused(),
+                    StatusCode::UNAUTHORIZED if is_verdict => renewed.was_refused(),
+                    StatusCode::UNAUTHORIZED => {}
                     _ => renewed.was_taken(),
                 }
             }
@@ -70,7 +75,7 @@ pub(super) async fn forward<G: ProxyGateway>(
             // Whatever was obtained is for the next call; this one hears what the upstream said.
             Ok(_) | Err(_) => {}
         }
-    } else {
+    } else if is_verdict {
         connection.was_taken();
     }
     answer(desk, asked, response, in_flight).map_err(|_| {
@@ -112,7 +117,32 @@ impl<G: ProxyGateway> Errand<'_, G> {
         Ok(Place { origin: resolved.origin.clone(), target: target(&resolved.path)? })
     }
 
-    async fn send(&self, connection: &Connection, place: &Place) -> Result<UpstreamResponse, UpstreamError> {
+    /// Sends the call, and once more if only the nonce of its proof was missing or old. Says with the
+    /// answer whether it is a verdict on the token.
+    async fn send(
+        &self,
+        connection: &Connection,
+        place: &Place,
+    ) -> Result<(UpstreamResponse, bool), UpstreamError> {
+        let origin = &place.origin.serialized;
+        let response = self.attempt(connection, place).await?;
+        if !possession::wants_nonce(connection, origin, &response) {
+            return Ok((response, true));
+        }
+        if !self.body.is_replayable() {
+            return Ok((response, false));
+        }
+        drop(response);
+        let response = self.attempt(connection, place).await?;
+        let is_verdict = !possession::wants_nonce(connection, origin, &response);
+        Ok((response, is_verdict))
+    }
+
+    async fn attempt(
+        &self,
+        connection: &Connection,
+        place: &Place,
+    ) -> Result<UpstreamResponse, UpstreamError> {
         // A token that ended this very moment is sent no more; the upstream would refuse it.
         let Some(authorization) = connection.authorization(self.desk.gateway.now()) else {
             return Err(UpstreamError::TokenEnded);
@@ -120,10 +150,11 @@ impl<G: ProxyGateway> Errand<'_, G> {
         let route = &self.call.route;
         let exchange = Exchange {
             origin: &place.origin,
+            tls: route.tls.as_ref(),
             body: &self.body,
             idempotent: self.method.is_idempotent(),
             timeout: route.timeout,
-            make: &|body| self.request(place, connection.token_header(), authorization, body),
+            make: &|body| self.request(place, connection, authorization, body),
         };
         self.desk.worker.pool().send(&exchange).await
     }
@@ -131,14 +162,22 @@ impl<G: ProxyGateway> Errand<'_, G> {
     fn request(
         &self,
         place: &Place,
-        token_header: &HeaderName,
+        connection: &Connection,
         authorization: &HeaderValue,
         body: RequestBody,
     ) -> Result<Request<RequestBody>, HeaderError> {
+        let proof = match connection.bound_token() {
+            Some(token) => {
+                let origin = &place.origin.serialized;
+                Some(possession::prove(self.desk, token, &self.method, origin, &place.target)?)
+            }
+            None => None,
+        };
         let added = Additions {
             upstream_host: host_header(&place.origin),
-            token_header,
+            token_header: connection.token_header(),
             authorization,
+            proof: proof.as_ref(),
             peer: self.asked.peer(),
             host: self.asked.host.as_bytes(),
             https: self.desk.https,
@@ -156,7 +195,10 @@ impl<G: ProxyGateway> Errand<'_, G> {
     }
 
     fn failed(&self, error: &UpstreamError) -> HttpResponse {
-        let callers_fault = matches!(error, UpstreamError::RequestBody(_) | UpstreamError::RequestHead(_));
+        let callers_fault = match error {
+            UpstreamError::RequestHead(fault) => *fault != HeaderError::Unproven,
+            other => matches!(other, UpstreamError::RequestBody(_)),
+        };
         if !callers_fault {
             self.desk.worker.note_failure(error);
         }

@@ -7,7 +7,7 @@ use claviger_actors::clock::{Entropy, Timestamp};
 use claviger_actors::flow::error::FlowError;
 use claviger_actors::flow::messages::{AuthorizationRedirect, ConnectLink};
 use claviger_actors::gateway::GatewayHandle;
-use claviger_actors::protocol::identifiers::ConnectionId;
+use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId};
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::protocol::template::CallContext;
@@ -46,6 +46,11 @@ pub trait ProxyGateway: Clone + Send + Sync + 'static {
         id: ConnectionId,
         scopes: ScopeSet,
     ) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>>;
+
+    /// Whether people consent to this profile on another device, so that no browser is sent away.
+    fn uses_device(&self, _: &ProfileId) -> bool {
+        false
+    }
 
     /// Starts a flow for the browser that asks; `call` is what it brings along.
     fn begin_authorization(
@@ -91,6 +96,10 @@ impl ProxyGateway for GatewayHandle {
         scopes: ScopeSet,
     ) -> LocalBoxFuture<'_, Result<ConnectLink, FlowError>> {
         Box::pin(self.create_connect_link(id, None, scopes))
+    }
+
+    fn uses_device(&self, profile: &ProfileId) -> bool {
+        self.uses_device(profile)
     }
 
     fn begin_authorization(

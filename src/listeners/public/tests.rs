@@ -4,6 +4,7 @@ use actix_web::body::to_bytes;
 use actix_web::http::header::HeaderName;
 use actix_web::{App, test as server};
 use claviger_actors::connection::Reason;
+use claviger_actors::flow::messages::AuthorizationRedirect;
 use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::store::StoreError;
@@ -49,7 +50,7 @@ fn provider_failed() -> TokenError {
 #[actix_web::test]
 async fn a_good_link_leads_to_the_provider_and_binds_the_browser() {
     let cookie = BrowserCookie::new(&url("https://gw.example"));
-    let response = connect_answer(Ok(redirect()), cookie, "r1".into());
+    let response = connect_answer(Ok(Opened::Redirect(redirect())), cookie, "r1".into());
     assert_eq!(response.status(), 302);
     assert_eq!(header(&response, "location"), Some("https://id.example/authorize?state=s1"));
     let set = header(&response, "set-cookie").unwrap();

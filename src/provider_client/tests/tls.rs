@@ -18,7 +18,10 @@ const NO_LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nsecure";
 
 /// A TLS server for `localhost` that gives one answer, and may say that it ends; then it tells whether
 /// it was asked anything.
-fn tls_server(answer: &'static [u8], says_end: bool) -> (SocketAddr, std::thread::JoinHandle<bool>) {
+pub(super) fn tls_server(
+    answer: &'static [u8],
+    says_end: bool,
+) -> (SocketAddr, std::thread::JoinHandle<bool>) {
     use std::io::{Read as _, Write as _};
     let key = rustls::pki_types::PrivateKeyDer::Pkcs8(CERTIFICATE_KEY.into());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -51,7 +54,7 @@ fn tls_server(answer: &'static [u8], says_end: bool) -> (SocketAddr, std::thread
     (address, seen)
 }
 
-fn test_roots() -> RootCertStore {
+pub(super) fn test_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add(CA.into()).unwrap();
     roots

@@ -1,11 +1,13 @@
 // panva's oidc-provider, a certified server that we did not write, under the control of one test.
 //
 // argv[2] is JSON: { port, clients, scopes, accessTokenSeconds, rotate, omitIss, resources, detailTypes, features,
-// options, tls }:
+// dpopNonces, options, tls }:
 // `resources` are the APIs it issues tokens for (RFC 8707), `detailTypes` the types of authorization_details
 // it knows (RFC 9396).
-// `features` and `options` are merged into the server's own configuration; `tls` is { cert, key, ca }, paths
-// of PEM files, and makes it an https server that asks for client certificates.
+// `dpopNonces` makes it give DPoP nonces (RFC 9449 section 8), and demand them if it is "required".
+// `features` and `options` are merged into the server's own configuration; `tls` is { cert, key, ca, mtlsPort,
+// sidePort }, paths of PEM files, and makes it an https server. At `mtlsPort`, of which its metadata speaks as
+// mtls_endpoint_aliases, it asks for client certificates (RFC 8705); at `sidePort` is the side-channel over http.
 // Prints "listening PORT" when ready and exits when its standard input closes, so that it never
 // outlives the test. Everything under /test/ is the test's own side-channel:
 //   GET  /test/counts          token requests by grant_type, and "injected", "total", "revocation"
@@ -18,12 +20,12 @@
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { Provider, errors } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
 const issuer = `${config.tls ? 'https' : 'http'}://127.0.0.1:${config.port}`;
-const counts = { total: 0, injected: 0, revocation: 0, pushed: 0 };
+const counts = { total: 0, injected: 0, revocation: 0, pushed: 0, certified: 0 };
 const asked = [];
 const grants = new Map();
 let failure = { times: 0 };
@@ -56,6 +58,34 @@ if (config.detailTypes) {
     authorizationDetailsForIntrospection: (_ctx, token) => token.rar,
   };
 }
+if (config.dpopNonces) {
+  further.dPoP = {
+    enabled: true, nonceSecret: randomBytes(32), requireNonce: () => config.dpopNonces === 'required',
+  };
+}
+// The certificate that the connection was opened with, if it was asked for one.
+const peerCertificate = (ctx) => ctx.req.socket.getPeerX509Certificate?.();
+let discovery = {};
+if (config.tls) {
+  further.mTLS = {
+    enabled: true,
+    certificateBoundAccessTokens: true,
+    selfSignedTlsClientAuth: true,
+    tlsClientAuth: true,
+    getCertificate: (ctx) => peerCertificate(ctx)?.toString(),
+    certificateAuthorized: (ctx) => ctx.req.socket.authorized,
+    certificateSubjectMatches: (ctx, property, expected) => property === 'tls_client_auth_san_dns'
+      && peerCertificate(ctx).subjectAltName.split(', ').includes(`DNS:${expected}`),
+  };
+  const alias = (path) => `https://127.0.0.1:${config.tls.mtlsPort}${path}`;
+  discovery = {
+    mtls_endpoint_aliases: {
+      token_endpoint: alias('/token'),
+      revocation_endpoint: alias('/token/revocation'),
+      introspection_endpoint: alias('/token/introspection'),
+    },
+  };
+}
 
 const provider = new Provider(issuer, {
   clients: config.clients,
@@ -75,6 +105,9 @@ const provider = new Provider(issuer, {
     ...further,
     ...config.features,
   },
+  // Without its guard against addresses like 127.0.0.1, where the clients' key sets are here.
+  fetch: (url, { dispatcher: _guard, ...options }) => fetch(url, options),
+  discovery,
   rotateRefreshToken: config.rotate ?? true,
   issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
   ttl: {
@@ -87,6 +120,7 @@ const provider = new Provider(issuer, {
     Interaction: 3600,
     Session: 86400,
   },
+  ...(config.detailTypes && { clientDefaults: { authorization_details_types: config.detailTypes } }),
   ...config.options,
 });
 
@@ -107,6 +141,7 @@ provider.use(async (ctx, next) => {
   } else if (ctx.path === '/token') {
     const grantType = ctx.oidc?.params?.grant_type ?? ctx.oidc?.body?.grant_type ?? 'unknown';
     counts[grantType] = (counts[grantType] ?? 0) + 1;
+    if (peerCertificate(ctx)) counts.certified += 1;
   } else if (ctx.path === '/token/revocation') {
     counts.revocation += 1;
   }
@@ -122,7 +157,7 @@ async function revokeGrant(id) {
 async function describeToken(value) {
   const token = await provider.AccessToken.find(value) ?? await provider.ClientCredentials.find(value);
   const live = Boolean(token) && !token.isExpired && (!token.grantId || grants.has(token.grantId));
-  return { live, account: token?.accountId, client: token?.clientId, scope: token?.scope, audience: token?.aud, details: token?.rar };
+  return { live, account: token?.accountId, client: token?.clientId, scope: token?.scope, audience: token?.aud, details: token?.rar, jkt: token?.jkt, x5t: token?.['x5t#S256'] };
 }
 
 async function sideChannel(request, response, url) {
@@ -169,12 +204,14 @@ const listener = async (request, response) => {
   if (config.omitIss) dropIss(response);
   return handle(request, response);
 };
-const server = config.tls
-  ? createTlsServer({
-    cert: readFileSync(config.tls.cert), key: readFileSync(config.tls.key), ca: readFileSync(config.tls.ca),
-    requestCert: true, rejectUnauthorized: false,
-  }, listener)
-  : createServer(listener);
+const tls = config.tls && {
+  cert: readFileSync(config.tls.cert), key: readFileSync(config.tls.key), ca: readFileSync(config.tls.ca),
+};
+const server = tls ? createTlsServer(tls, listener) : createServer(listener);
+const others = tls
+  ? [[createTlsServer({ ...tls, requestCert: true, rejectUnauthorized: false }, listener), config.tls.mtlsPort],
+    [createServer(listener), config.tls.sidePort]]
+  : [];
 
 // A server from before RFC 9207: no `iss` in its authorization responses.
 function dropIss(response) {
@@ -190,4 +227,6 @@ function dropIss(response) {
 process.stdin.resume();
 process.stdin.on('end', () => process.exit(0));
 process.stdin.on('error', () => process.exit(0));
-server.listen(config.port, '127.0.0.1', () => console.log(`listening ${config.port}`));
+const listening = ([each, port]) => new Promise((resolve) => { each.listen(port, '127.0.0.1', resolve); });
+await Promise.all([[server, config.port], ...others].map(listening));
+console.log(`listening ${config.port}`);

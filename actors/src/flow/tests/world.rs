@@ -1,6 +1,6 @@
 //! A registrar over a scripted provider and a store in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use url::Url;
 
 use crate::clock::{Clock, SystemEntropy, Timestamp};
+use crate::connection::Reason;
 use crate::flow::error::FlowError;
 use crate::flow::messages::*;
 use crate::flow::ports::{AuthorizationProvider, FlowStore};
@@ -18,12 +19,13 @@ use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
 use crate::grants::Redemption;
 use crate::protocol::authorization_request::AuthorizationParams;
 use crate::protocol::authorization_response::{AuthorizationResponse, FurtherParams};
+use crate::protocol::device_authorization::DeviceAuthorization;
 use crate::protocol::identifiers::{ConnectionId, ProfileId, Subject};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::provider::error::TokenError;
-use crate::provider::messages::AuthorizationTarget;
+use crate::provider::messages::{AuthorizationTarget, DevicePoll};
 use crate::registration::{ClientRegistration, ProviderDetails};
 use crate::store::StoreError;
 use crate::supervision::test_support::TokioClock;
@@ -37,6 +39,7 @@ pub(super) struct World {
     pub(super) registrar: ActorRef<FlowRegistrar>,
     pub(super) store: Arc<MemoryFlows>,
     pub(super) provider: Arc<ScriptedProvider>,
+    pub(super) device: Arc<ScriptedProvider>,
     pub(super) clock: Arc<dyn Clock>,
     limits: FlowLimits,
 }
@@ -48,24 +51,34 @@ impl World {
 
     pub(super) fn limited(limits: FlowLimits) -> Self {
         let provider = Arc::new(ScriptedProvider::new("calendar", true));
-        Self::over(TokioClock::shared(), Arc::default(), provider, limits)
+        let device = ScriptedProvider { device: true, ..ScriptedProvider::new("tv", true) };
+        Self::over(TokioClock::shared(), Arc::default(), provider, Arc::new(device), limits)
     }
 
     /// Another process over the same store and provider.
     pub(super) fn replica(&self) -> Self {
-        Self::over(self.clock.clone(), self.store.clone(), self.provider.clone(), self.limits)
+        Self::over(
+            self.clock.clone(),
+            self.store.clone(),
+            self.provider.clone(),
+            self.device.clone(),
+            self.limits,
+        )
     }
 
     fn over(
         clock: Arc<dyn Clock>,
         store: Arc<MemoryFlows>,
         provider: Arc<ScriptedProvider>,
+        device: Arc<ScriptedProvider>,
         limits: FlowLimits,
     ) -> Self {
         let supervisor = Supervisor::start(clock.clone());
         let robot: Arc<dyn AuthorizationProvider> = Arc::new(ScriptedProvider::new("robot", false));
         let person: Arc<dyn AuthorizationProvider> = provider.clone();
-        let providers = [person, robot].map(|provider| (provider.registration().profile.clone(), provider));
+        let on_device: Arc<dyn AuthorizationProvider> = device.clone();
+        let providers =
+            [person, robot, on_device].map(|provider| (provider.registration().profile.clone(), provider));
         let services = FlowServices {
             providers: Arc::new(BTreeMap::from(providers)),
             store: store.clone(),
@@ -76,7 +89,7 @@ impl World {
             limits,
         };
         let registrar = supervisor.start_child(FlowRegistrar::spec(services));
-        Self { supervisor, registrar, store, provider, clock, limits }
+        Self { supervisor, registrar, store, provider, device, clock, limits }
     }
 
     pub(super) async fn begin(
@@ -127,6 +140,21 @@ impl World {
         self.registrar.ask(TakeConnectLink { token: link.token.clone() }, DEADLINE).await?
     }
 
+    /// Starts an authorization of profile `tv` on another device.
+    pub(super) async fn begin_device(&self, subject: &str, page: &str) -> Result<DeviceView, FlowError> {
+        let begin = BeginDeviceAuthorization {
+            page: page.into(),
+            connection: connection("tv", subject),
+            return_to: Some("/home".into()),
+            call: CallContext::none(),
+        };
+        self.registrar.ask(begin, DEADLINE).await?
+    }
+
+    pub(super) async fn device(&self, page: &str) -> Option<DeviceView> {
+        self.registrar.ask(FindDevice { page: page.into() }, DEADLINE).await.unwrap().unwrap()
+    }
+
     /// Lets everything that is under way come to rest.
     pub(super) async fn settle(&self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -174,6 +202,7 @@ pub(super) fn with_iss(response: AuthorizationResponse, iss: &str) -> Authorizat
 pub(super) struct ScriptedProvider {
     registration: ClientRegistration,
     needs_person: bool,
+    device: bool,
     script: Mutex<Script>,
 }
 
@@ -187,6 +216,9 @@ struct Script {
     redeemed: Vec<Redeemed>,
     targets_asked: usize,
     granted: ScopeSet,
+    devices: Vec<Vec<(String, String)>>,
+    polls: Vec<(tokio::time::Instant, String)>,
+    answers: VecDeque<Result<DevicePoll, ()>>,
 }
 
 impl ScriptedProvider {
@@ -202,7 +234,21 @@ impl ScriptedProvider {
             authorize_params: vec![("access_type".into(), "offline".into())],
             ..profiles::registration(profile)
         };
-        Self { registration, needs_person, script: Mutex::default() }
+        Self { registration, needs_person, device: false, script: Mutex::default() }
+    }
+
+    /// What the next polls bring; `Err` stands for a dead code.
+    pub(super) fn polls_bring(&self, answers: impl IntoIterator<Item = Result<DevicePoll, ()>>) {
+        self.script.lock().answers.extend(answers);
+    }
+
+    /// When it was polled, in seconds from now backwards, and with which code.
+    pub(super) fn polls(&self) -> Vec<(tokio::time::Instant, String)> {
+        self.script.lock().polls.clone()
+    }
+
+    pub(super) fn devices(&self) -> Vec<Vec<(String, String)>> {
+        self.script.lock().devices.clone()
     }
 
     pub(super) fn announce_iss(&self, announced: bool) {
@@ -237,6 +283,41 @@ impl AuthorizationProvider for ScriptedProvider {
 
     fn needs_person(&self) -> bool {
         self.needs_person
+    }
+
+    fn uses_device(&self) -> bool {
+        self.device
+    }
+
+    fn authorize_device(
+        &self,
+        params: Vec<(String, String)>,
+    ) -> LocalBoxFuture<'static, Result<DeviceAuthorization, TokenError>> {
+        let mut script = self.script.lock();
+        script.devices.push(params);
+        let number = script.devices.len();
+        ready(Ok(DeviceAuthorization {
+            device_code: format!("device-code-{number}").into(),
+            user_code: format!("WDJB-{number}"),
+            verification_uri: "https://id.example/device".parse().unwrap(),
+            verification_uri_complete: None,
+            expires_in: Duration::from_secs(300),
+            interval: Duration::from_secs(5),
+        }))
+        .boxed_local()
+    }
+
+    fn poll_device(
+        &self,
+        subject: Subject,
+        redemption: Redemption,
+    ) -> LocalBoxFuture<'static, Result<DevicePoll, TokenError>> {
+        let mut script = self.script.lock();
+        script.polls.push((tokio::time::Instant::now(), redemption.code.expose().to_owned()));
+        let id = ConnectionId { profile: self.registration.profile.clone(), subject };
+        let answer = script.answers.pop_front().unwrap_or(Ok(DevicePoll::Pending));
+        ready(answer.map_err(|()| TokenError::AuthorizationRequired { id, reason: Reason::GrantRevoked }))
+            .boxed_local()
     }
 
     fn granted_scopes(&self, _: Subject) -> LocalBoxFuture<'static, Result<ScopeSet, TokenError>> {
@@ -335,6 +416,10 @@ impl FlowStore for MemoryFlows {
 
     fn take(&self, state: StateHash) -> LocalBoxFuture<'static, Result<bool, StoreError>> {
         self.answer(|kept| kept.flows.remove(&state).is_some())
+    }
+
+    fn load_all(&self, limit: usize) -> LocalBoxFuture<'static, Result<Vec<FlowRecord>, StoreError>> {
+        self.answer(|kept| kept.flows.values().take(limit).cloned().collect())
     }
 
     fn save_link(&self, link: ConnectSession) -> LocalBoxFuture<'static, Result<(), StoreError>> {

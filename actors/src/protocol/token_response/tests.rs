@@ -88,7 +88,7 @@ fn token_type_is_bearer_in_any_case_or_absent() {
     for value in [json!("Bearer"), json!("bearer"), json!("BEARER "), json!(""), Value::Null] {
         assert!(with("token_type", value.clone()).is_ok(), "{value}");
     }
-    for value in [json!("mac"), json!("DPoP"), json!("N_A"), json!("Bearer, mac"), json!(1)] {
+    for value in [json!("mac"), json!("DPoP2"), json!("N_A"), json!("Bearer, mac"), json!(1)] {
         let fault = with("token_type", value.clone()).unwrap_err();
         assert!(matches!(fault, TokenAnswerError::Malformed { .. }), "{value}: {fault}");
     }

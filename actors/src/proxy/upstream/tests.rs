@@ -99,8 +99,17 @@ async fn upstream(tls: bool) -> u16 {
 }
 
 async fn get(pool: &Rc<UpstreamPool>, origin: &Arc<UpstreamOrigin>) -> Result<String, UpstreamError> {
+    get_as(pool, origin, None).await
+}
+
+async fn get_as(
+    pool: &Rc<UpstreamPool>,
+    origin: &Arc<UpstreamOrigin>,
+    tls: Option<&UpstreamTls>,
+) -> Result<String, UpstreamError> {
     let body = BodySource::empty();
     let exchange = Exchange {
+        tls,
         origin,
         body: &body,
         idempotent: true,
@@ -139,6 +148,43 @@ async fn tls_is_spoken_with_servers_that_prove_their_name_only() {
             assert_eq!((strict.opened_connections(), strict.idle_connections()), (0, 0));
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_connection_opened_with_one_identity_is_never_used_for_another() {
+    LocalSet::new()
+        .run_until(async {
+            let origin = origin(true, "localhost", upstream(true).await);
+            let pool = UpstreamPool::new(Arc::new(settings(false)));
+            let of = |shown: &'static [u8]| UpstreamTls {
+                config: settings(true).tls,
+                identity: TlsIdentity::of([certificate().as_ref()], [shown]),
+            };
+            let (ours, theirs) = (of(b"ours"), of(b"theirs"));
+            for (tls, opened) in [(&ours, 1), (&theirs, 2), (&ours, 2), (&theirs, 2), (&ours, 2)] {
+                assert_eq!(get_as(&pool, &origin, Some(tls)).await.unwrap(), "ok");
+                assert_eq!(pool.opened_connections(), opened);
+            }
+            assert_eq!(pool.idle_connections(), 2);
+            // The common way trusts nobody here: an idle connection must not help it.
+            assert!(get(&pool, &origin).await.is_err());
+            assert_eq!(pool.idle_connections(), 2);
+        })
+        .await;
+}
+
+#[test]
+fn an_identity_is_whom_we_trust_and_what_we_show() {
+    let of =
+        |trusted: &[&[u8]], shown: &[&[u8]]| TlsIdentity::of(trusted.iter().copied(), shown.iter().copied());
+    let one = of(&[b"ca"], &[b"cert"]);
+    assert_eq!(one, of(&[b"ca"], &[b"cert"]));
+    for other in
+        [of(&[b"ca"], &[]), of(&[], &[b"cert"]), of(&[], &[b"ca", b"cert"]), of(&[b"cac"], &[b"ert"])]
+    {
+        assert_ne!(one, other);
+    }
+    assert_ne!(of(&[], &[]), TlsIdentity::default());
 }
 
 #[tokio::test]
