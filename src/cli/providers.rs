@@ -63,12 +63,14 @@ fn guide(entry: &Entry) -> String {
     row("Grants", Some(&entry.grants.join(", ")));
     row("Client auth", Some(entry.client_auth.as_deref().unwrap_or("client_secret_basic")));
 
-    if !entry.about.is_empty() {
-        text.push_str("\nWhat to know\n\n");
-        for line in &entry.about {
-            text.push_str(format!("  {line}").trim_end());
-            text.push('\n');
+    const KNOW: &str = "What to know: ";
+    let lines = entry.about.iter().skip_while(|line| !line.starts_with(KNOW));
+    for (at, line) in lines.enumerate() {
+        if at == 0 {
+            text.push_str("\nWhat to know\n\n");
         }
+        text.push_str(format!("  {}", line.strip_prefix(KNOW).unwrap_or(line)).trim_end());
+        text.push('\n');
     }
     if !entry.variables.is_empty() {
         text.push_str("\nVariables\n\n");

@@ -76,9 +76,32 @@ fn a_bad_configuration_fails_check_and_run_alike() {
 
 #[test]
 fn providers_are_listed_and_shown() {
-    assert!(run(&["providers"], "").1.lines().any(|name| name == "google"));
-    assert!(run(&["providers", "google"], "").1.contains("https://accounts.google.com"));
-    assert_eq!(run(&["providers", "nobody"], "").0, Some(false));
+    let (done, list, errors) = run(&["providers"], "");
+    assert_eq!((done, errors.as_str()), (Some(true), ""));
+    let google = list.lines().find(|line| line.starts_with("google ")).unwrap();
+    assert!(google.contains(" Google ") && google.contains(" authorization_code "), "{google}");
+    assert!(google.ends_with(" high"), "{google}");
+
+    let (_, shown, _) = run(&["providers", "salesforce"], "");
+    for part in [
+        "Salesforce (salesforce)\n",
+        "http://127.0.0.1:8081/callback",
+        "\nWhat to know\n\n  create an external client app",
+        "\n  host           Where people sign in",
+        "\n[profiles.salesforce]\nprovider = \"salesforce\"\n",
+        "\n[routes.salesforce]\npath = \"/salesforce\"\nupstream = \"{token.instance_url}/",
+        "  curl -u NAME 'http://127.0.0.1:8080/salesforce/limits'\n",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+    }
+    assert!(!shown.contains("From:") && !shown.contains("token_endpoint"), "{shown}");
+
+    let source = std::fs::read_to_string("config/providers/salesforce.toml").unwrap();
+    assert_eq!(run(&["providers", "salesforce", "--source"], "").1, source);
+    let (done, _, told) = run(&["providers", "nobody"], "");
+    assert_eq!(done, Some(false));
+    assert!(told.contains("there is no provider `nobody`"), "{told}");
+    assert_eq!(run(&["providers", "--source"], "").0, Some(false));
 }
 
 /// An admin listener that gives one answer, and then what it was asked.

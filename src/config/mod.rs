@@ -164,6 +164,9 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     }
     let catalogue = file.server.as_ref().and_then(|server| server.catalogue.as_ref());
     let directory = catalogue::directory(catalogue, secrets.directory, faults);
+    for provider in directory.values() {
+        outbound::of_provider(provider, secrets, &tls, faults);
+    }
     let providers = catalogue::Providers { inline: provider_files, directory };
     let named = routes::Named { profiles: profile_files, providers: &providers, tls: &tls, whole: &file.at };
     let routing = routes::routes(route_files, &named, faults);

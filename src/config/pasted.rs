@@ -36,7 +36,8 @@ impl Pasted {
         let probe = entry.probe.as_ref().map(|(method, url)| (method.as_str(), filled(url)));
         let upstream = api.clone().or_else(|| probe.as_ref().map(|(_, url)| origin_of(url)));
 
-        let mut toml = profile(entry);
+        let scopes: Vec<String> = entry.scopes.iter().map(|scope| filled(scope)).collect();
+        let mut toml = profile(entry, &scopes);
         let _ = writeln!(toml, "\n[routes.{name}]\npath = \"/{name}\"");
         match &upstream {
             Some(upstream) => {
@@ -71,7 +72,7 @@ impl Pasted {
     }
 }
 
-fn profile(entry: &Entry) -> String {
+fn profile(entry: &Entry, scopes: &[String]) -> String {
     let name = entry.name;
     let mut toml = format!("[profiles.{name}]\nprovider = \"{name}\"\nclient_id = \"CLIENT_ID\"\n");
     if entry.client_auth.as_deref() != Some("none") {
@@ -84,8 +85,8 @@ fn profile(entry: &Entry) -> String {
     });
     let grant = plain.or(entry.grants.first()).map_or("authorization_code", String::as_str);
     let _ = writeln!(toml, "grant = \"{grant}\"");
-    if !entry.scopes.is_empty() {
-        let _ = writeln!(toml, "scopes = {:?}", entry.scopes);
+    if !scopes.is_empty() {
+        let _ = writeln!(toml, "scopes = {scopes:?}");
     }
     let required: Vec<String> = entry
         .variables

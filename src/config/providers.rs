@@ -81,7 +81,7 @@ pub(super) fn filled(
     });
     let endpoints = endpoints(file, values, faults);
     let quirks = quirks::quirks(file, values, faults);
-    let defaults = defaults(file, faults);
+    let defaults = defaults(file, values, faults);
     descriptive(file, values, faults);
     if file.issuer.is_none() && file.token_endpoint.is_none() {
         if !faults.noted(&file.at.join("issuer")) && !faults.noted(&file.at.join("token_endpoint")) {
@@ -135,12 +135,9 @@ fn endpoints(file: &ProviderFile, values: &Values, faults: &mut Faults) -> Optio
     })
 }
 
-fn defaults(file: &ProviderFile, faults: &mut Faults) -> Option<Defaults> {
+fn defaults(file: &ProviderFile, values: &Values, faults: &mut Faults) -> Option<Defaults> {
     let grants = file.grants.as_ref().map(|list| grants(list, faults));
-    let scopes = file
-        .scopes
-        .as_ref()
-        .map(|scopes| faults.note(&scopes.at, ScopeSet::from_tokens(scopes.value.iter().cloned())));
+    let scopes = file.scopes.as_ref().map(|list| scopes(list, values, faults));
     let client_auth = file.client_auth.as_ref().map(|name| client_auth(name, faults));
     let pkce = file.pkce.as_ref().map(|text| params::pkce(text, faults));
     let authorize_params = params::of("authorize_params", file.authorize_params.as_ref(), false, faults);
@@ -166,6 +163,16 @@ fn all<T>(given: Option<Option<T>>) -> Option<Option<T>> {
         None => Some(None),
         Some(good) => good.map(Some),
     }
+}
+
+fn scopes(list: &Located<Vec<String>>, values: &Values, faults: &mut Faults) -> Option<ScopeSet> {
+    let fill = |scope: &String| {
+        values
+            .fill(&Located { value: scope.clone(), at: list.at.clone() }, false, faults)
+            .map(|text| text.value)
+    };
+    let filled = list.value.iter().map(fill).collect::<Option<Vec<_>>>()?;
+    faults.note(&list.at, ScopeSet::from_tokens(filled))
 }
 
 fn grants(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<String>> {

@@ -120,23 +120,27 @@ fn headers(given: Option<&BTreeMap<String, Located<String>>>, faults: &mut Fault
     let mut headers = HeaderMap::new();
     let mut complete = true;
     for (name, value) in given.into_iter().flatten() {
-        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value.value)) {
+        match (HeaderName::from_bytes(name.as_bytes()), visible(&value.value)) {
             (Ok(name), _) if OWN_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("proxy-") => {
                 faults.push(&value.at, "is written by the gateway itself; leave it out");
                 complete = false;
             }
-            (Ok(name), Ok(value)) => drop(headers.insert(name, value)),
+            (Ok(name), Some(value)) => drop(headers.insert(name, value)),
             (Err(_), _) => {
                 faults.push(&value.at, "is no header name: letters, digits and `-`");
                 complete = false;
             }
-            (_, Err(_)) => {
+            (_, None) => {
                 faults.push(&value.at, "must be visible ASCII, as header values are");
                 complete = false;
             }
         }
     }
     complete.then_some(headers)
+}
+
+fn visible(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok())
 }
 
 fn response(file: Option<&ResponseFile>, faults: &mut Faults) -> Option<ResponseMembers> {

@@ -6,6 +6,7 @@ mod callers;
 mod catalogue;
 mod faults;
 mod keys;
+mod providers;
 mod reach;
 
 use std::collections::BTreeMap;

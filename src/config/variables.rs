@@ -54,6 +54,8 @@ impl Values {
                 Some(value) if is_value(&value.value, kind(described)) => {
                     values.insert(variable.clone(), value.value.clone());
                 }
+                // A default that is none is the provider's fault, told there.
+                Some(_) if !given.contains_key(variable) => complete = false,
                 Some(value) => {
                     let wanted = match kind(described) {
                         "host" => "a host name, with `:port` if it is not 443",
@@ -169,9 +171,9 @@ pub(super) fn declared(file: &ProviderFile, faults: &mut Faults) {
         &file.assertion_audience,
         &file.client_assertion_audience,
     ];
-    let hosts = file.api_hosts.iter().flat_map(|hosts| &hosts.value);
+    let lists = [&file.api_hosts, &file.scopes].into_iter().flatten().flat_map(|list| &list.value);
     let probe = file.probe.as_ref().and_then(|probe| probe.url.as_ref());
-    let texts = texts.into_iter().flatten().chain(probe).map(|text| &text.value).chain(hosts);
+    let texts = texts.into_iter().flatten().chain(probe).map(|text| &text.value).chain(lists);
     let used: BTreeSet<&str> = texts
         .flat_map(|text| pieces(text))
         .filter_map(|piece| match piece {

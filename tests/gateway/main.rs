@@ -25,6 +25,7 @@ mod panics;
 mod password;
 mod peers;
 mod people;
+mod quirks;
 mod refresh;
 mod requests;
 mod restart;

@@ -68,7 +68,9 @@ struct State {
     token_seconds: f64,
     generation: u64,
     last_used: u64,
-    requests: Vec<BTreeMap<String, String>>,
+    requests: Vec<Message>,
+    callback: Vec<(String, String)>,
+    asked: BTreeMap<String, String>,
 }
 
 impl ScriptedAs {
@@ -83,6 +85,8 @@ impl ScriptedAs {
             generation: 0,
             last_used: 0,
             requests: Vec::new(),
+            callback: Vec::new(),
+            asked: BTreeMap::new(),
         }));
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -121,7 +125,23 @@ impl ScriptedAs {
 
     /// The forms of the token requests, in order.
     pub fn forms(&self) -> Vec<BTreeMap<String, String>> {
+        self.state.lock().requests.iter().map(Message::form).collect()
+    }
+
+    /// The token requests themselves, in order.
+    pub fn requests(&self) -> Vec<Message> {
         self.state.lock().requests.clone()
+    }
+
+    /// The browser comes back with these parameters beside `code` and `state`.
+    pub fn callback_params(&self, params: &[(&str, &str)]) {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.state.lock().callback = params.collect();
+    }
+
+    /// What the browser asked the authorization endpoint for, last.
+    pub fn authorization_request(&self) -> BTreeMap<String, String> {
+        self.state.lock().asked.clone()
     }
 
     /// How often [`Answer::Rotate`] rotated.
@@ -147,11 +167,14 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
     let mut stream = BufReader::new(stream);
     while let Ok(Some(request)) = http::read_message(&mut stream, Side::Server).await {
         let go_on = match request.path() {
-            "/authorize" => stream.write_all(&authorize(&request)).await.is_ok(),
+            "/authorize" => {
+                let answer = authorize(&request, &mut state.lock());
+                stream.write_all(&answer).await.is_ok()
+            }
             "/token" => {
                 let answer = {
                     let mut state = state.lock();
-                    state.requests.push(request.form());
+                    state.requests.push(request.clone());
                     state.script.pop_front().unwrap_or_else(|| state.otherwise.clone())
                 };
                 perform(&mut stream, &request, &state, answer).await
@@ -165,10 +188,12 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
 }
 
 /// Sends the browser straight back: this person always consents.
-fn authorize(request: &Message) -> Vec<u8> {
+fn authorize(request: &Message, state: &mut State) -> Vec<u8> {
     let query = request.query();
     let mut back = url::Url::parse(&query["redirect_uri"]).expect("a redirect URI");
     back.query_pairs_mut().append_pair("code", "code-of-the-script").append_pair("state", &query["state"]);
+    back.query_pairs_mut().extend_pairs(&state.callback);
+    state.asked = query;
     http::response_bytes(302, &[("Location", back.as_str())], b"")
 }
 

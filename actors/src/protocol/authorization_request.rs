@@ -141,8 +141,15 @@ impl AuthorizationParams {
 
     /// What the endpoint's own query says stays as written, unless we say it too. No fragment.
     fn url_showing(&self, endpoint: &Url, shown: &[(&str, &str)]) -> Url {
-        let ours =
-            |name: &str| RESERVED_PARAMS.contains(&name) || self.iter().any(|(known, _)| known == name);
+        // An endpoint may have a `request` that means something else, unless we send one.
+        let ours_too = |name: &str| ["request", "request_uri"].contains(&name);
+        let by_reference = shown.iter().any(|(name, _)| ours_too(name));
+        let theirs = |name: &str| ours_too(name) && !by_reference;
+        let ours = |name: &str| {
+            let sent =
+                shown.iter().any(|(known, _)| *known == name) || self.iter().any(|(known, _)| known == name);
+            sent || RESERVED_PARAMS.contains(&name) && !theirs(name)
+        };
         let kept = endpoint.query().unwrap_or_default().split('&').filter(|pair| {
             form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(name, _)| !ours(&name))
         });
@@ -277,6 +284,12 @@ mod tests {
             "https://as.example.com/authorize?tenant=a&client_id=s6BhdRkqt3\
              &request_uri=urn%3Aietf%3Aparams%3Aoauth%3Arequest_uri%3A6esc_11ACC5bwc014ltc14eY22c"
         );
+    }
+
+    #[test]
+    fn an_endpoint_keeps_a_request_of_its_own_while_we_send_none() {
+        let url = url_for("https://as.example/authorize.php?request=authorize", &[], &[]);
+        assert!(url.query().unwrap().starts_with("request=authorize&response_type=code&"), "{url}");
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(super) fn expiry_of(
     learned: Option<Duration>,
     obtained_at: Timestamp,
 ) -> Expiry {
-    if let Some(stated) = expires_in {
+    // Some servers say 0 and mean "never": believed only where a default says what to take instead.
+    if let Some(stated) = expires_in.filter(|stated| !stated.is_zero() || profile_default.is_none()) {
         return Expiry::Stated { at: obtained_at.after(stated.min(LONGEST)) };
     }
     let presumed =
@@ -81,6 +82,13 @@ mod tests {
             Expiry::Presumed { at, basis } => (at.since(NOW).as_secs(), basis),
             Expiry::Stated { .. } => unreachable!(),
         };
+        let zero = Some(Duration::ZERO);
+        assert_eq!(expiry_of(&opaque, zero, None, None, NOW), Expiry::Stated { at: NOW });
+        let default = expiry_of(&opaque, zero, minute, None, NOW);
+        assert_eq!(
+            default,
+            Expiry::Presumed { at: Timestamp::from_secs(1_000_060), basis: ExpiryBasis::ProfileDefault }
+        );
         let token = jwt(r#"{"exp":1000030.5}"#);
         assert_eq!(with(&token, minute, minute), (60, ExpiryBasis::ProfileDefault));
         assert_eq!(with(&token, None, minute), (30, ExpiryBasis::JwtClaim));

@@ -92,7 +92,7 @@ fn every_entry_is_good_and_says_what_it_is() {
                 faults.push(format!("{}: has no {what}", preset.name));
             }
         };
-        lacks(entry.title == preset.name, "title");
+        lacks(!preset.text.contains("\ntitle = "), "title");
         lacks(entry.documentation.is_none(), "documentation");
         lacks(entry.source.is_none(), "source");
         lacks(entry.confidence.is_none(), "confidence");
@@ -100,6 +100,10 @@ fn every_entry_is_good_and_says_what_it_is() {
         lacks(!entry.about.iter().any(|line| line.starts_with("From: ")), "From: line");
         lacks(!entry.about.iter().any(|line| line.starts_with("Confidence: ")), "Confidence: line");
         lacks(!entry.about.iter().any(|line| line.starts_with("What to know: ")), "What to know: line");
+        let templated = entry.api.as_ref().is_some_and(|api| {
+            api.split("://").last().unwrap_or(api).split('/').next().unwrap_or(api).contains("{token.")
+        });
+        lacks(templated && !entry.has_api_hosts, "api_hosts");
         for variable in &entry.variables {
             lacks(variable.description.is_empty(), &format!("description of {}", variable.name));
             lacks(variable.example.is_empty(), &format!("example of {}", variable.name));
@@ -244,10 +248,12 @@ fn profile(name: &str, fixture: &Fixture) -> Result<Profile, String> {
     let entry = Entry::of(preset).map_err(|errors| errors.to_string())?;
     let wanted = if fixture.authorize.is_some() { "authorization_code" } else { "client_credentials" };
     let grant = entry.grants.iter().find(|grant| *grant == wanted).or(entry.grants.first()).unwrap();
+    let public = entry.client_auth.as_deref() == Some("none");
+    let secret = if public { "" } else { "client_secret = \"HUSH\"\n" };
     let values: Vec<String> =
         fixture.variables.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
     let text = format!(
-        "[profiles.p]\nprovider = \"{name}\"\nclient_id = \"CLIENT\"\nclient_secret = \"HUSH\"\n\
+        "[profiles.p]\nprovider = \"{name}\"\nclient_id = \"CLIENT\"\n{secret}\
          grant = \"{grant}\"\nvariables = {{ {} }}\n",
         values.join(", ")
     );
@@ -290,4 +296,31 @@ fn what_is_to_be_pasted_is_good() {
         }
     }
     tell(&faults);
+}
+
+#[test]
+fn what_the_pages_about_providers_show_is_good() {
+    let environment = variables(&[
+        ("CLAVIGER_KEY_K1", KEY),
+        ("BILLING_PASSWORD_HASH", HASH),
+        ("GOOGLE_CLIENT_SECRET", "HUSH"),
+        ("SALESFORCE_CLIENT_SECRET", "HUSH"),
+        ("AXWAY_CLIENT_SECRET", "HUSH"),
+        ("AMPLIFY_CLIENT_SECRET", "HUSH"),
+    ]);
+    let mut pages = 0;
+    for entry in std::fs::read_dir("docs/providers").unwrap() {
+        let path = entry.unwrap().path();
+        let page = std::fs::read_to_string(&path).unwrap();
+        let blocks: Vec<&str> =
+            page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!blocks.is_empty(), "{} shows a configuration", path.display());
+        for block in blocks {
+            let config = load_text(block, &environment);
+            let config = config.unwrap_or_else(|errors| panic!("{}: {errors}", path.display()));
+            assert!(config.warnings.is_empty(), "{}: {:?}", path.display(), config.warnings);
+        }
+        pages += 1;
+    }
+    assert!(pages >= 3);
 }

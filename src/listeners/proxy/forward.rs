@@ -48,7 +48,7 @@ pub(super) async fn forward<G: ProxyGateway>(
         call,
         id,
     };
-    let place = errand.place(&connection)?;
+    let place = errand.place(&connection).map_err(|response| *response)?;
     let sent = errand.send(&connection, &place).await;
     let (mut response, is_verdict) = sent.map_err(|error| errand.failed(&error))?;
     if response.parts.status == StatusCode::UNAUTHORIZED
@@ -58,7 +58,7 @@ pub(super) async fn forward<G: ProxyGateway>(
         match token::obtain(desk, call, Some(rejected)).await {
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
-                let place = errand.place(&renewed)?;
+                let place = errand.place(&renewed).map_err(|response| *response)?;
                 let sent = errand.send(&renewed, &place).await;
                 let (again, is_verdict) = sent.map_err(|error| errand.failed(&error))?;
                 response = again;
@@ -101,11 +101,11 @@ struct Errand<'a, G: ProxyGateway> {
 
 impl<G: ProxyGateway> Errand<'_, G> {
     /// The route's upstream, or the one that the connection's token answer named.
-    fn place(&self, connection: &Connection) -> Result<Place, HttpResponse> {
+    fn place(&self, connection: &Connection) -> Result<Place, Box<HttpResponse>> {
         let route = &self.call.route;
         let target = |prefix: &str| {
             target(self.asked, self.call, prefix)
-                .map_err(|error| Refusal::Path(error).problem(self.id).response())
+                .map_err(|error| Box::new(Refusal::Path(error).problem(self.id).response()))
         };
         let Some(template) = &route.template else {
             return Ok(Place { origin: route.origin.clone(), target: target(&route.upstream_path)? });
@@ -113,7 +113,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
         let members = connection.state.tokens().map(|tokens| &tokens.extra);
         let resolved = template
             .resolve(members.unwrap_or(&BTreeMap::new()))
-            .map_err(|error| self.failed(&UpstreamError::Unresolved(error)))?;
+            .map_err(|error| Box::new(self.failed(&UpstreamError::Unresolved(error))))?;
         Ok(Place { origin: resolved.origin.clone(), target: target(&resolved.path)? })
     }
 
