@@ -12,6 +12,7 @@ mod config;
 mod consent;
 mod failures;
 mod full_store;
+mod keycloak;
 mod kill;
 mod panics;
 mod peers;
