@@ -1,11 +1,19 @@
-//! How a person is asked: pushed requests, what they carry, and more scopes later.
+//! How a person is asked: pushed and signed requests, what they carry, and more scopes later.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claviger_actors::protocol::signing_key::SigningKey;
+use claviger_actors::testing::keys;
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
+use crate::support::dpop_upstream::DpopUpstream;
 use crate::support::gateway::Gateway;
-use crate::support::oidc_provider::OidcProviderBuilder;
+use crate::support::gateway_config::GatewayConfig;
+use crate::support::http;
+use crate::support::oidc_provider::{OidcProvider, OidcProviderBuilder};
 use crate::support::scene::Scene;
+use crate::support::upstream::Upstream;
 
 /// Who the provider says the token in use belongs to.
 async fn told(scene: &Scene, gateway: &Gateway) -> Value {
@@ -194,4 +202,117 @@ async fn a_required_issuer_that_is_missing_redeems_nothing() {
     assert_eq!(scene.provider.count("total").await, 0);
     let iss: String = url::form_urlencoded::byte_serialize(scene.provider.issuer.as_bytes()).collect();
     browser.open(&format!("{callback}&iss={iss}")).await.response.expect_status(200);
+}
+
+/// The public half of a test key, as a client registers it.
+fn jwks(material: &[u8], algorithm: &str) -> Value {
+    let key = SigningKey::load(material, None, Some(algorithm.parse().unwrap())).unwrap();
+    json!({ "keys": [key.public_jwk()] })
+}
+
+/// A scene whose client `signer` has a key, and whose profile authenticates with it.
+async fn signing_scene(
+    lines: &str,
+    set_up: impl FnOnce(OidcProviderBuilder) -> OidcProviderBuilder,
+) -> Scene {
+    let features = json!({ "requestObjects": { "enabled": true }, "dPoP": { "enabled": true } });
+    let mut config = GatewayConfig::new();
+    let signer = json!({
+        "client_id": "signer", "redirect_uris": [config.callback()], "response_types": ["code"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
+        "request_object_signing_alg": "ES256", "id_token_signed_response_alg": "ES256",
+        "jwks": jwks(keys::P256, "ES256"),
+    });
+    let builder = OidcProvider::builder(&config.callback()).features(features).client(signer);
+    let provider = set_up(builder).start().await;
+    let upstream = Upstream::start().await;
+    upstream.check_at(&provider.issuer);
+    config.section("providers.idp", &format!("issuer = \"{}\"", provider.issuer));
+    config.call_through("calendar", &upstream);
+    let key = config.folder().join("key.pem");
+    std::fs::write(&key, keys::P256).unwrap();
+    let body = format!(
+        "provider = \"idp\"\nclient_id = \"signer\"\ngrant = \"authorization_code\"\nscopes = [\"openid\", \"calendar\"]\n\
+         client_auth = \"private_key_jwt\"\nsigning_key = {{ file = {:?} }}\n{lines}",
+        key.display().to_string()
+    );
+    config.section("profiles.calendar", &body);
+    Scene { provider, upstream, config }
+}
+
+/// The claims of a JWT, not verified: the server does that.
+fn claims(jwt: &str) -> Value {
+    let payload = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
+}
+
+#[tokio::test]
+async fn a_signed_request_connects_carried_or_pushed() {
+    for par in [false, true] {
+        let lines = format!("request_object = true\nmax_age = \"10m\"\npar = {par}");
+        let scene = signing_scene(&lines, |provider| provider).await;
+        let gateway = scene.config.start().await;
+        let url = sent_to(&gateway).await;
+        let shown: std::collections::BTreeMap<_, _> = url.query_pairs().into_owned().collect();
+        if par {
+            assert_eq!(shown.keys().collect::<Vec<_>>(), ["client_id", "request_uri"]);
+        } else {
+            assert_eq!(shown.keys().collect::<Vec<_>>(), ["client_id", "request", "response_type", "scope"]);
+            let claims = claims(&shown["request"]);
+            assert_eq!((&claims["iss"], &claims["aud"]), (&json!("signer"), &json!(scene.provider.issuer)));
+            assert_eq!((&claims["max_age"], &claims["response_type"]), (&json!(600), &json!("code")));
+            let lifetime = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
+            assert!(
+                (60..=300).contains(&lifetime) && claims["jti"].is_string() && claims["nbf"].is_u64(),
+                "{claims}"
+            );
+        }
+        gateway.connect("alice").await;
+        assert_eq!(told(&scene, &gateway).await["account"], "alice");
+        assert_eq!(scene.provider.count("pushed").await, if par { 2 } else { 0 });
+    }
+}
+
+#[tokio::test]
+async fn a_request_object_may_have_a_key_of_its_own() {
+    let mut scene = signing_scene("", |provider| provider).await;
+    let own = scene.config.folder().join("own.pem");
+    std::fs::write(&own, keys::ED25519).unwrap();
+    let lines = format!(
+        "request_object = true\nrequest_object_signing_key = {{ file = {:?} }}\nrequest_object_key_id = \"own\"",
+        own.display().to_string()
+    );
+    scene.config.extend("profiles.calendar", &lines);
+    let gateway = scene.config.start().await;
+    let url = sent_to(&gateway).await;
+    let object = url.query_pairs().find(|(name, _)| name == "request").unwrap().1.into_owned();
+    let header = URL_SAFE_NO_PAD.decode(object.split('.').next().unwrap()).unwrap();
+    let header: Value = serde_json::from_slice(&header).unwrap();
+    assert_eq!(header["typ"], "oauth-authz-req+jwt");
+    assert_eq!((&header["alg"], &header["kid"]), (&json!("EdDSA"), &json!("own")));
+    let published = http::get(&gateway.public_url("/jwks.json")).send().await.expect_status(200).json();
+    assert_eq!(published["keys"].as_array().unwrap().len(), 2, "{published}");
+}
+
+#[tokio::test]
+async fn one_switch_does_all_that_fapi_asks_of_a_client() {
+    let mut scene = signing_scene("security_profile = \"fapi2\"", |provider| provider).await;
+    let upstream = DpopUpstream::start(&scene.provider.issuer).await;
+    let route =
+        format!("path = \"/calendar\"\nupstream = \"{}/api\"\nprofile = \"calendar\"", upstream.url());
+    scene.config.section("routes.calendar", &route);
+    let gateway = scene.config.start().await;
+    let url = sent_to(&gateway).await;
+    let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    assert_eq!(names, ["client_id", "request_uri"], "{url}");
+    let asked = scene.provider.asked().await.remove(0);
+    assert_eq!(asked["code_challenge_method"], "S256", "{asked}");
+    assert!(asked["dpop_jkt"].is_string(), "{asked}");
+
+    gateway.connect("alice").await;
+    let token = gateway.token_used().await;
+    let told = scene.provider.describe_token(&token).await;
+    assert!(told["jkt"].is_string(), "the token is bound to a key: {told}");
+    gateway.assert_no_secret_in_log(&[token]);
 }

@@ -13,6 +13,8 @@ use super::error::FlowError;
 use super::messages::TakeConnectLink;
 use super::record::StateHash;
 use super::registrar::FlowLimits;
+use crate::protocol::authorization_response::AuthorizationResponse;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::signing_key::SignatureAlgorithm;
 use crate::supervision::ActorKind;
@@ -124,6 +126,51 @@ fn iss_is_compared_even_when_it_is_not_announced() {
         assert!(is_invalid(&world.accept(wrong, Some(&redirect.browser)).await));
         let right = with_iss(code(&state), "https://id.example");
         assert!(world.accept(right, Some(&redirect.browser)).await.is_ok());
+    });
+}
+
+#[test]
+fn a_profile_may_require_iss_although_it_is_not_announced() {
+    run_paused(async {
+        let world = World::requiring_iss();
+        let redirect = world.begin("alice", None).await.unwrap();
+        let state = param(&redirect.url, "state");
+        assert!(is_invalid(&world.accept(code(&state), Some(&redirect.browser)).await));
+        assert!(world.provider.redeemed().is_empty());
+        let right = with_iss(code(&state), "https://id.example");
+        assert!(world.accept(right, Some(&redirect.browser)).await.is_ok());
+    });
+}
+
+#[test]
+fn further_scopes_are_asked_for_with_those_that_were_granted() {
+    run_paused(async {
+        let world = World::new();
+        world.provider.grant("files mail");
+        let scopes = ScopeSet::parse("contacts").unwrap();
+        let alice = world::connection("calendar", "alice");
+        let redirect = world.begin_for(alice, None, scopes).await.unwrap();
+        assert_eq!(param(&redirect.url, "scope"), "calendar contacts files mail openid");
+        let state = param(&redirect.url, "state");
+        world.accept(code(&state), Some(&redirect.browser)).await.unwrap();
+        let redeemed = world.provider.redeemed().remove(0).1;
+        assert_eq!(redeemed.scopes.to_string(), "calendar contacts files mail openid");
+        let plain = world.begin("alice", None).await.unwrap();
+        assert_eq!(param(&plain.url, "scope"), "calendar openid");
+    });
+}
+
+#[test]
+fn what_the_provider_is_known_to_send_along_is_kept_and_nothing_else() {
+    run_paused(async {
+        let world = World::new();
+        let redirect = world.begin("alice", None).await.unwrap();
+        let state = param(&redirect.url, "state");
+        let query = format!("code=the-code&state={state}&realmId=4620&tenant=x");
+        let response = AuthorizationResponse::parse(&query).unwrap();
+        world.accept(response, Some(&redirect.browser)).await.unwrap();
+        let kept = world.provider.redeemed().remove(0).1.kept;
+        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [("realmId".to_owned(), "4620".to_owned())]);
     });
 }
 

@@ -1,11 +1,14 @@
 //! A refresh's ID token is looked at after the save, and before anybody uses what was saved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claviger_actors::protocol::authorization_response::AuthorizationResponse;
 use claviger_actors::protocol::token::{IdentityClaims, TokenSet};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -17,7 +20,16 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 fn world(sub: &'static str) -> (World, TokenSet) {
+    world_with(sub, |_, _| {})
+}
+
+/// `further` adds to the claims of every ID token; it is told the time in seconds.
+fn world_with(
+    sub: &'static str,
+    further: impl Fn(&mut Value, u64) + Send + Sync + 'static,
+) -> (World, TokenSet) {
     let world = World::with(|registration| {
+        registration.authorization.max_age = Some(Duration::from_secs(300));
         registration.provider.issuer = Some(ISSUER.to_owned());
         registration.scopes = ScopeSet::from_tokens(["openid"]).unwrap();
         registration.id_token_signing_alg = Some("EdDSA".to_owned());
@@ -29,7 +41,8 @@ fn world(sub: &'static str) -> (World, TokenSet) {
     world.server.answers(move |_, answer: &mut Value| {
         let now = clock.now().as_millis() / 1000;
         let header = json!({ "alg": "EdDSA", "kid": "k" });
-        let claims = json!({ "iss": ISSUER, "sub": sub, "aud": "client", "exp": now + 300, "iat": now });
+        let mut claims = json!({ "iss": ISSUER, "sub": sub, "aud": "client", "exp": now + 300, "iat": now });
+        further(&mut claims, now);
         let message = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
         let signature = b64(key.sign(message.as_bytes()));
         answer["id_token"] = format!("{message}.{signature}").into();
@@ -37,6 +50,31 @@ fn world(sub: &'static str) -> (World, TokenSet) {
     let identity = Some(IdentityClaims { iss: ISSUER.to_owned(), sub: "sub-alice".to_owned() });
     let tokens = TokenSet { identity, ..world.tokens(0) };
     (world, tokens)
+}
+
+#[test]
+fn a_login_further_back_than_max_age_is_refused() {
+    run(async {
+        // Seconds between the login and the beginning of the flow, of which 60 may be the clocks' fault.
+        for (age, fits) in [(Some(0), true), (Some(355), true), (Some(365), false), (None, false)] {
+            let nonce = Arc::new(Mutex::new(String::new()));
+            let sent_nonce = nonce.clone();
+            let (world, _) = world_with("sub-alice", move |claims, now| {
+                claims["auth_time"] = age.map(|age: u64| now - age).into();
+                claims["nonce"] = sent_nonce.lock().clone().into();
+            });
+            let gateway = world.start().await;
+            let redirect =
+                gateway.begin_authorization(alice(), None, None, CallContext::none()).await.unwrap();
+            let sent: std::collections::BTreeMap<_, _> = redirect.url.query_pairs().into_owned().collect();
+            assert_eq!(sent["max_age"], "300");
+            nonce.lock().clone_from(&sent["nonce"]);
+            let response = AuthorizationResponse::parse(&format!("code=c&state={}", sent["state"])).unwrap();
+            let answer = gateway.accept_authorization_response(response, Some(redirect.browser)).await;
+            assert_eq!(answer.is_ok(), fits, "{age:?}: {answer:?}");
+            assert_eq!(gateway.connection(&alice()).await.unwrap().is_some(), fits, "{age:?}");
+        }
+    });
 }
 
 #[test]

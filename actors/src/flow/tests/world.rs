@@ -26,6 +26,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::provider::error::TokenError;
 use crate::provider::messages::{AuthorizationTarget, DevicePoll};
+use crate::registration::quirks::Quirks;
 use crate::registration::{ClientRegistration, ProviderDetails};
 use crate::store::StoreError;
 use crate::supervision::test_support::TokioClock;
@@ -59,6 +60,14 @@ impl World {
         change(&mut provider.registration);
         let device = ScriptedProvider { device: true, ..ScriptedProvider::new("tv", true) };
         Self::over(TokioClock::shared(), Arc::default(), Arc::new(provider), Arc::new(device), limits)
+    }
+
+    /// With a profile that requires `iss`.
+    pub(super) fn requiring_iss() -> Self {
+        let mut provider = ScriptedProvider::new("calendar", true);
+        provider.registration.authorization.require_iss = true;
+        let device = Arc::new(ScriptedProvider::new("tv", true));
+        Self::over(TokioClock::shared(), Arc::default(), Arc::new(provider), device, FlowLimits::default())
     }
 
     /// Another process over the same store and provider.
@@ -233,6 +242,10 @@ impl ScriptedProvider {
             provider: ProviderDetails {
                 name: "id".into(),
                 issuer: Some("https://id.example".into()),
+                quirks: Arc::new(Quirks {
+                    callback_params: vec!["realmId".into(), "absent".into()],
+                    ..Quirks::default()
+                }),
                 ..ProviderDetails::default()
             },
             scopes: ScopeSet::from_tokens(["openid", "calendar"]).unwrap(),
