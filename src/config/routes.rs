@@ -118,11 +118,11 @@ fn upstream_tls(
     match (plain, &file.tls) {
         (Some(_), Some(own)) => {
             faults.push(&own.at, "is of no use: the upstream is not https");
-            return None;
+            None
         }
         (Some(upstream), None) => {
             faults.push(&upstream.at, "must be https: the profile's tokens are bound to its certificate");
-            return None;
+            None
         }
         (None, own) => tls.of_route(own.as_ref(), bound, faults),
     }

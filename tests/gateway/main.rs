@@ -17,6 +17,7 @@ mod dpop;
 mod failures;
 mod full_store;
 mod kill;
+mod mtls;
 mod panics;
 mod peers;
 mod refresh;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: real servers on free ports, a browser, and the gateway itself.
 
 pub mod browser;
+pub mod certificates;
 pub mod dpop_upstream;
 pub mod gateway;
 pub mod gateway_config;
@@ -11,6 +12,7 @@ pub mod ports;
 pub mod raw_upstream;
 pub mod scene;
 pub mod scripted_as;
+pub mod tls_upstream;
 pub mod upstream;
 
 use std::future::Future;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Actor, Connection, ConnectionState, Freshness, Reason};
 use crate::clock::Timestamp;
-use crate::protocol::token::Expiry;
+use crate::protocol::token::{Expiry, TokenType};
 
 /// A connection in words fit for the admin API: no token, only fingerprints.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +30,8 @@ pub struct ConnectionView {
     pub failures: u32,
     /// When it was first connected (RFC 3339).
     pub created_at: String,
+    /// `Bearer`, or `DPoP` for a token that is bound to a key (RFC 9449).
+    pub token_type: Option<&'static str>,
     /// When the token set came (RFC 3339).
     pub obtained_at: Option<String>,
     /// When the access token ends, or is taken to (RFC 3339).
@@ -90,6 +92,10 @@ impl Connection {
             who_must_act: if lapsed { Actor::Person } else { self.state.who_must_act() },
             failures: self.state.trouble().map_or(0, |trouble| trouble.attempts),
             created_at: self.created_at.to_string(),
+            token_type: tokens.map(|tokens| match tokens.token_type {
+                TokenType::Bearer => "Bearer",
+                TokenType::Dpop => "DPoP",
+            }),
             obtained_at: tokens.map(|tokens| tokens.obtained_at.to_string()),
             expires_at: tokens.map(|tokens| tokens.expiry.at().to_string()),
             expiry: tokens.map(|tokens| match tokens.expiry {

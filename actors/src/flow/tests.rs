@@ -16,6 +16,7 @@ use super::registrar::FlowLimits;
 use crate::protocol::authorization_response::AuthorizationResponse;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
+use crate::protocol::signing_key::SignatureAlgorithm;
 use crate::supervision::ActorKind;
 use crate::supervision::test_support::run_paused;
 
@@ -408,5 +409,22 @@ fn what_a_flow_shows_of_itself_is_nothing_secret() {
             assert!(!reports.contains(&secret));
         }
         assert!(!reports.contains(redirect.browser.expose()));
+    });
+}
+
+#[test]
+fn a_code_is_bound_to_a_key_that_the_flow_keeps_for_its_redemption() {
+    run_paused(async {
+        let world = World::with(FlowLimits::default(), |registration| {
+            registration.dpop = Some(SignatureAlgorithm::Es256);
+        });
+        let redirect = world.begin("alice", None).await.unwrap();
+        let state = param(&redirect.url, "state");
+        let key = world.store.flow(StateHash::of(&state)).unwrap().dpop_key.unwrap();
+        assert_eq!(param(&redirect.url, "dpop_jkt"), key.thumbprint());
+        let another = world.begin("bob", None).await.unwrap();
+        assert_ne!(param(&another.url, "dpop_jkt"), key.thumbprint());
+        world.accept(code(&state), Some(&redirect.browser)).await.unwrap();
+        assert_eq!(world.provider.redeemed()[0].1.dpop_key, Some(key));
     });
 }

@@ -290,3 +290,100 @@ async fn the_provider_says_which_statuses_are_passing_trouble() {
         assert_eq!(failure.class, class, "{statuses:?} {status}");
     }
 }
+
+mod possession {
+    //! Requests proven with a key (RFC 9449).
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+    use crate::protocol::dpop::{DPOP_NONCE, DpopKey};
+    use crate::protocol::signing_key::SignatureAlgorithm;
+
+    fn proven() -> TokenRequest {
+        let key = DpopKey::generate(SignatureAlgorithm::Es256).unwrap();
+        TokenRequest { dpop_key: Some(key), ..refresh() }
+    }
+
+    /// The claims of the proof that was sent.
+    fn claims(sent: &SentRequest) -> serde_json::Value {
+        let proof = sent.headers[DPOP].to_str().unwrap();
+        let claims = URL_SAFE_NO_PAD.decode(proof.split('.').nth(1).unwrap()).unwrap();
+        serde_json::from_slice(&claims).unwrap()
+    }
+
+    fn wants_nonce(nonce: &'static str) -> Answer {
+        Answer::json(400, json!({ "error": "use_dpop_nonce" })).header(DPOP_NONCE, nonce)
+    }
+
+    fn granted(token_type: &str) -> Answer {
+        Answer::json(200, json!({ "access_token": "a", "token_type": token_type }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wanted_nonce_is_sent_once_and_kept_for_its_server() {
+        let transport = ScriptedTransport::new(|sent| match claims(sent)["nonce"].as_str() {
+            None => wants_nonce("one"),
+            Some("one") => granted("DPoP").header(DPOP_NONCE, "two"),
+            Some(_) => granted("dpop"),
+        });
+        let endpoint = endpoint_over(&transport);
+        let profile = profile("client_secret_basic");
+        let url = profiles::url("https://as.example/token?tenant=1");
+        for _ in 0..2 {
+            endpoint.request(to(&profile, &url), proven()).await.unwrap();
+        }
+        let elsewhere = profiles::url("https://other.example/token");
+        endpoint.request(to(&profile, &elsewhere), proven()).await.unwrap();
+        let nonces: Vec<_> = transport.sent().iter().map(|sent| claims(sent)["nonce"].clone()).collect();
+        assert_eq!(json!(nonces), json!([null, "one", "two", null, "one"]));
+        let sent = transport.sent();
+        assert_eq!(claims(&sent[0])["htu"], "https://as.example/token");
+        assert_eq!(claims(&sent[0])["htm"], "POST");
+        assert!(claims(&sent[0]).get("ath").is_none());
+        assert_ne!(claims(&sent[0])["jti"], claims(&sent[1])["jti"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_never_content_is_asked_twice() {
+        let transport = ScriptedTransport::new(|_| wants_nonce("again"));
+        let profile = profile("client_secret_basic");
+        let url = profiles::url(TOKEN);
+        let failure = endpoint_over(&transport).request(to(&profile, &url), proven()).await.unwrap_err();
+        assert_eq!(transport.count(), 2);
+        assert_eq!(failure.class, FailureClass::ClientMisconfigured);
+        assert!(failure.detail.contains("use_dpop_nonce"), "{}", failure.detail);
+        // Without a key, it is an answer like any other.
+        let transport = ScriptedTransport::new(|_| wants_nonce("again"));
+        endpoint_over(&transport).request(to(&profile, &url), refresh()).await.unwrap_err();
+        assert_eq!(transport.count(), 1);
+        assert!(!transport.sent()[0].headers.contains_key(DPOP));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_token_is_bound_as_asked_or_refused() {
+        for (request, token_type, refused) in [
+            (proven(), "DPoP", None),
+            (refresh(), "Bearer", None),
+            (proven(), "Bearer", Some("although DPoP was asked for")),
+            (proven(), "", Some("although DPoP was asked for")),
+            (refresh(), "DPoP", Some("which was not asked for")),
+        ] {
+            let transport = ScriptedTransport::new(move |_| granted(token_type));
+            let profile = profile("client_secret_basic");
+            let url = profiles::url(TOKEN);
+            let answer = endpoint_over(&transport).request(to(&profile, &url), request).await;
+            match (answer, refused) {
+                (Ok(answer), None) => {
+                    assert_eq!(answer.token_type == TokenType::Dpop, token_type == "DPoP");
+                }
+                (Err(failure), Some(why)) => {
+                    assert_eq!(failure.reason, Reason::MalformedAnswer);
+                    assert!(failure.detail.contains(why), "{}", failure.detail);
+                }
+                (answer, _) => panic!("{token_type:?}: {answer:?}"),
+            }
+        }
+    }
+}

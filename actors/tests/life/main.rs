@@ -12,6 +12,7 @@
 mod binding;
 mod failures;
 mod identity;
+mod possession;
 mod pushed;
 mod rejection;
 mod replicas;

@@ -51,9 +51,15 @@ impl World {
     }
 
     pub(super) fn limited(limits: FlowLimits) -> Self {
-        let provider = Arc::new(ScriptedProvider::new("calendar", true));
+        Self::with(limits, |_| {})
+    }
+
+    /// With the registration changed.
+    pub(super) fn with(limits: FlowLimits, change: impl FnOnce(&mut ClientRegistration)) -> Self {
+        let mut provider = ScriptedProvider::new("calendar", true);
+        change(&mut provider.registration);
         let device = ScriptedProvider { device: true, ..ScriptedProvider::new("tv", true) };
-        Self::over(TokioClock::shared(), Arc::default(), provider, Arc::new(device), limits)
+        Self::over(TokioClock::shared(), Arc::default(), Arc::new(provider), Arc::new(device), limits)
     }
 
     /// With a profile that requires `iss`.
