@@ -135,11 +135,7 @@ impl Profiles<'_> {
             origins,
         };
         fapi::check(file, &profile, faults);
-        if let Some(required) =
-            file.require_iss.as_ref().filter(|_| profile.registration.provider.issuer.is_none())
-        {
-            faults.push(&required.at, "needs the provider's `issuer` to compare with");
-        }
+        check_iss(file, &profile, faults);
         Some(profile)
     }
 
@@ -188,6 +184,21 @@ fn check_certificate(
         faults.missing(&file.at.join("tls"), needed);
     } else if let Some(bound) = file.certificate_bound_tokens.as_ref().filter(|bound| bound.value) {
         faults.push(&bound.at, format!("needs the certificate that they are bound to: {what}"));
+    }
+}
+
+/// `iss` is compared with the provider's issuer (RFC 9207 section 2.4), so that must be known.
+fn check_iss(file: &ProfileFile, profile: &Profile, faults: &mut Faults) {
+    let registration = &profile.registration;
+    let comes_back = profile.grant.needs_person() && !profile.grant.uses_device();
+    if registration.authorization.require_iss && comes_back && registration.provider.issuer.is_none() {
+        let asked = file.require_iss.as_ref().map(|required| &required.at);
+        let asked = asked.or(file.security_profile.as_ref().map(|name| &name.at)).unwrap_or(&file.at);
+        let name = &registration.provider.name;
+        faults.push(
+            asked,
+            format!("wants `iss` in responses, and provider `{name}` has no `issuer` to compare with"),
+        );
     }
 }
 

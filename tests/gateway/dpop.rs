@@ -232,6 +232,7 @@ async fn an_algorithm_that_the_server_does_not_take_is_named_before_anything_is_
     let gateway = scene.config.start().await;
     let link = gateway.authorization_url("/calendar/events").await;
     crate::support::http::get(&link).send().await;
-    assert!(gateway.log().contains("no DPoP proofs signed with ES384, only with ES256"), "{}", gateway.log());
+    let (_, log, _) = gateway.stop().await;
+    assert!(log.contains("no DPoP proofs signed with ES384, only with ES256"), "{log}");
     assert_eq!(scene.provider.count("total").await, 0);
 }

@@ -169,10 +169,7 @@ async fn device_authorization() {
     let page = browser.submit(&page, &LOGIN, "nowhere").await;
     let page = browser.submit(&page, &[("accept", "Yes")], "nowhere").await;
     assert_eq!(page.response.status, 200, "{}", page.response.text());
-    eventually("the device is connected", || async {
-        gateway.call("/keycloak/x").await.status == 200
-    })
-    .await;
+    eventually("the device is connected", || async { gateway.call("/keycloak/x").await.status == 200 }).await;
     assert_eq!(claims(&gateway).await["preferred_username"], "alice");
 }
 
@@ -209,12 +206,14 @@ async fn token_exchange_runs_as_the_callers_user() {
         (config.start().await, upstream)
     };
     let token = format!("{}/protocol/openid-connect/token", issuer());
-    let form = [("grant_type", "password"), ("client_id", "portal"), ("client_secret", "interop-secret-of-portal")];
+    let form =
+        [("grant_type", "password"), ("client_id", "portal"), ("client_secret", "interop-secret-of-portal")];
     let form: Vec<_> =
         form.iter().chain(&LOGIN).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let answer = http::request("POST", &token).form(&form).send().await.expect_status(200).json();
     let caller_token = answer["access_token"].as_str().expect("a token").to_owned();
-    let call = http::get(&gateway.proxy_url("/keycloak/x")).header("Authorization", &format!("Bearer {caller_token}"));
+    let call = http::get(&gateway.proxy_url("/keycloak/x"))
+        .header("Authorization", &format!("Bearer {caller_token}"));
     let echo = call.send().await.expect_status(200).json();
     assert_ne!(echo["token"], caller_token.as_str());
     tokio::time::sleep(Duration::from_millis(1)).await;

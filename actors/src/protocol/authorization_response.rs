@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use thiserror::Error;
 use url::form_urlencoded;
@@ -34,8 +35,9 @@ pub struct AuthorizationResponse {
 }
 
 /// Parameters of an authorization response beyond those of the RFCs: anybody can write them into a
-/// link, so they are few, short, and only kept if the profile's provider is known for them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// link, so they are few, short, and only kept if the profile's provider is known for them. Only names
+/// are printed.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct FurtherParams(Vec<(String, String)>);
 
 impl FurtherParams {
@@ -136,6 +138,12 @@ fn visible(text: Cow<'_, str>, name: &'static str, max: usize) -> Result<Secret,
     Ok(Secret::new(text))
 }
 
+impl fmt::Debug for FurtherParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -179,6 +187,8 @@ mod tests {
         let many: String = (0..100).map(|n| format!("&p{n}=v")).collect();
         let further = AuthorizationResponse::parse(&format!("code=a&state=b{many}")).unwrap().further;
         assert_eq!(further.0.len(), MAX_FURTHER);
+        let further = AuthorizationResponse::parse("code=a&state=b&access_token=s3cr3t").unwrap().further;
+        assert_eq!(format!("{further:?}"), r#"{"access_token"}"#);
     }
 
     #[test]

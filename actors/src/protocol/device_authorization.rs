@@ -211,7 +211,6 @@ mod tests {
                 description: None,
                 own: None,
                 status: 400,
-                own: None,
             }))
         };
         assert!(matches!(refused("authorization_pending"), Ok(DeviceAnswer::Pending)));

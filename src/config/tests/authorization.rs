@@ -120,6 +120,18 @@ fn what_contradicts_fapi2_is_told_all_at_once() {
 }
 
 #[test]
+fn a_required_iss_needs_an_issuer_to_compare_with() {
+    let endpoints = "authorization_endpoint = \"https://id.acme.example/a\"\ntoken_endpoint =";
+    let text = |line: &str| {
+        let grant = format!("grant = \"authorization_code\"\n{line}");
+        good().replace("token_endpoint =", endpoints).replace("grant = \"client_credentials\"", &grant)
+    };
+    let told = faults(&text("require_iss = true"), &Variables::new());
+    assert!(told.len() == 1 && told[0].starts_with("profiles.books.require_iss: wants `iss`"), "{told:?}");
+    assert!(load_text(&text("require_iss = false"), &Variables::new()).is_ok());
+}
+
+#[test]
 fn fapi2_allows_no_weak_algorithm() {
     let rsa = "security_profile = \"fapi2\"\nclient_auth = \"private_key_jwt\"\nsigning_key = { file = \"rsa.pem\" }\n";
     let weak = told(rsa);

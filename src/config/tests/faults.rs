@@ -16,7 +16,7 @@ const BAD: &[(&str, &str, &str)] = &[
         "client_secrt =",
         "profiles.books.client_secrt: unknown key; did you mean `client_secret`?",
     ),
-    ("client_secret =", "wizardry = true #", "profiles.books.wizardry: unknown key"),
+    ("client_secret =", "parr = true #", "profiles.books.parr: unknown key"),
     (
         "client_secret =",
         "signing_key = { file = \"none\" }\nclient_secret =",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use claviger_actors::protocol::identifiers::Subject;
+use claviger_actors::protocol::template::{CallContext, Template};
 use claviger_actors::protocol::token_error::CodeMeaning;
 use claviger_actors::registration::Pkce;
 use claviger_actors::registration::quirks::{AssertionAudience, RequestFormat};
@@ -65,6 +67,12 @@ example = "x"
 default = "oauth"
 "#;
 
+fn names(params: &[(String, Template)]) -> String {
+    let text = |template: &Template| template.render(&Subject::shared(), &CallContext::default()).unwrap();
+    let pairs = params.iter().map(|(name, value)| format!("{name}={}", text(value).expose()));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
 #[test]
 fn a_profile_gets_what_its_provider_says() {
     let config = load(EVERYTHING, "variables = { tenant = \"contoso\" }").unwrap();
@@ -73,12 +81,9 @@ fn a_profile_gets_what_its_provider_says() {
     assert_eq!(registration.pkce, Pkce::None);
     assert_eq!(registration.scopes.to_string(), "a b");
     assert_eq!(registration.default_token_lifetime, Some(Duration::from_secs(7200)));
-    let pairs = |params: &[(&str, &str)]| -> Vec<(String, String)> {
-        params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    };
-    assert_eq!(registration.authorize_params, pairs(&[("access_type", "offline"), ("prompt", "consent")]));
-    assert_eq!(registration.token_params, pairs(&[("audience", "api"), ("expiring", "1")]));
-    assert_eq!(registration.refresh_params, pairs(&[("audience", "api")]));
+    assert_eq!(names(&registration.authorize_params), "access_type=offline&prompt=consent");
+    assert_eq!(names(&registration.token_params), "audience=api&expiring=1");
+    assert_eq!(names(&registration.refresh_params), "audience=api");
     let endpoint = registration.provider.endpoints.authorization_endpoint.as_ref().unwrap();
     assert_eq!(endpoint.as_str(), "https://contoso.acme.example/oauth/authorize");
 
@@ -127,9 +132,6 @@ fn a_profile_has_the_last_word() {
     assert_eq!(registration.pkce, Pkce::S256);
     assert!(registration.scopes.is_empty());
     assert_eq!(registration.default_token_lifetime, Some(Duration::from_secs(300)));
-    let names = |params: &[(String, String)]| {
-        params.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
-    };
     assert_eq!(names(&registration.authorize_params), "access_type=offline&hd=acme.example");
     assert_eq!(names(&registration.token_params), "audience=other&expiring=1");
     assert_eq!(names(&registration.refresh_params), "audience=other&extra=1");

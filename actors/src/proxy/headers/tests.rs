@@ -206,7 +206,6 @@ fn a_token_in_a_header_of_its_own_replaces_every_spelling_of_it() {
         upstream_host: "h",
         token_header: &name,
         authorization: &token,
-        proof: None,
         peer: None,
         host: b"",
         https: true,
