@@ -15,7 +15,7 @@ use url::Url;
 use super::error::Faults;
 use super::fapi;
 use super::file::ProfileFile;
-use super::reader::Located;
+use super::reader::{Located, OneOrMore};
 
 /// Longest `max_age`; more makes no sense.
 const LONGEST_AGE: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -149,10 +149,10 @@ fn max_age(file: &ProfileFile, faults: &mut Faults) -> Option<Option<Duration>> 
 }
 
 /// RFC 8707 section 2: absolute, without fragment. They are sent exactly as written.
-fn resources(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<String>> {
+fn resources(list: &Located<OneOrMore>, faults: &mut Faults) -> Option<Vec<String>> {
     let good = |text: &&String| Url::parse(text).is_ok_and(|url| url.fragment().is_none());
-    for bad in list.value.iter().filter(|text| !good(text)) {
+    for bad in list.value.0.iter().filter(|text| !good(text)) {
         faults.push(&list.at, format!("{bad:?} is no absolute URI without a fragment"));
     }
-    list.value.iter().all(|text| good(&text)).then(|| list.value.clone())
+    list.value.0.iter().all(|text| good(&text)).then(|| list.value.0.clone())
 }

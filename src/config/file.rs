@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::{Faults, Place};
-use super::reader::{ByteSize, Located, Node, Parameter, Read, Table};
+use super::reader::{ByteSize, Located, Node, OneOrMore, Parameter, Read, Table};
 use super::secret_source::{RawSetting, SecretSource};
 use super::tls::KeySource;
 
@@ -355,7 +355,7 @@ table! {
         /// OpenID Connect Core section 3.1.2.1; a template.
         login_hint: Located<String>,
         /// Where the tokens will be used (RFC 8707).
-        resource: Located<Vec<String>>,
+        resource: Located<OneOrMore>,
         /// Signature algorithm that ID tokens must have.
         id_token_signing_alg: Located<String>,
         /// Lifetime of a token whose answer has no `expires_in`.

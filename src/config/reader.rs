@@ -182,6 +182,19 @@ impl Read for Parameter {
     }
 }
 
+/// A text, or an array of them.
+#[derive(Clone, Debug)]
+pub(super) struct OneOrMore(pub(super) Vec<String>);
+
+impl Read for OneOrMore {
+    fn read(node: &Node<'_>, faults: &mut Faults) -> Option<Self> {
+        match node.value {
+            Value::String(_, text) if !text.trim_start().starts_with('[') => Some(Self(vec![text.clone()])),
+            _ => Vec::read(node, faults).map(Self),
+        }
+    }
+}
+
 impl<T: Read> Read for Vec<T> {
     fn read(node: &Node<'_>, faults: &mut Faults) -> Option<Self> {
         let parsed = node.variable().map(in_variable);

@@ -225,8 +225,9 @@ async fn a_callers_jwt_is_exchanged_with_every_parameter() {
     let issuer = CallerIssuer::start(ISSUER).await;
     let mut scene = exchanging(
         "requested_token_type = \"access_token\"\naudience = \"https://api.example\"\n\
-         resource = \"https://api.example/{claim.tenant}\"\nactor_token = \"planted-actor-token\"\n\
-         actor_token_type = \"access_token\"\ntoken_params = { hint = \"{subject}\" }",
+         actor_token = \"planted-actor-token\"\n\
+         actor_token_type = \"access_token\"\ntoken_params = { hint = \"{subject}\", \
+         resource = \"https://api.example/{claim.tenant}\" }",
     )
     .await;
     scene.config.secrets.push("planted-actor-token".into());

@@ -159,7 +159,6 @@ fn every_parameter_of_an_exchange_is_sent_as_configured() {
         ("actor_token", "our-own-token"),
         ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
         ("audience", "tenant-{query.tenant}"),
-        ("resource", "https://backend.example.com/api"),
     ])
     .unwrap();
     assert!(!grant.needs_caller_token());
@@ -179,7 +178,6 @@ fn every_parameter_of_an_exchange_is_sent_as_configured() {
             ("actor_token_type", "urn:ietf:params:oauth:token-type:jwt"),
             ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
             ("audience", "tenant-acme"),
-            ("resource", "https://backend.example.com/api"),
             ("scope", "mail openid"),
         ]
     );

@@ -26,7 +26,6 @@ pub struct TokenExchange {
     actor_token: Option<(Secret, String)>,
     requested_token_type: Option<String>,
     audience: Option<Template>,
-    resource: Option<Template>,
 }
 
 pub(super) fn build(settings: &mut Settings) -> Result<Arc<dyn Grant>, SettingsError> {
@@ -45,7 +44,6 @@ pub(super) fn build(settings: &mut Settings) -> Result<Arc<dyn Grant>, SettingsE
         actor_token: actor_token.map(|token| (token, actor_token_type.unwrap_or_else(default))),
         requested_token_type: token_type(settings, "requested_token_type")?,
         audience: template(settings, "audience")?,
-        resource: template(settings, "resource")?,
     }))
 }
 
@@ -76,8 +74,7 @@ impl Grant for TokenExchange {
     }
 
     fn placeholders(&self) -> Vec<Placeholder> {
-        let templates = self.audience.iter().chain(&self.resource);
-        templates.flat_map(Template::placeholders).cloned().collect()
+        self.audience.iter().flat_map(Template::placeholders).cloned().collect()
     }
 
     fn needs_caller_token(&self) -> bool {
@@ -96,11 +93,10 @@ impl Grant for TokenExchange {
         if let Some(kind) = &self.requested_token_type {
             request.param("requested_token_type", kind.as_str());
         }
-        for (what, template) in [("audience", &self.audience), ("resource", &self.resource)] {
-            if let Some(template) = template {
-                let value = template.render(context.subject, context.call);
-                request.param(what, value.map_err(|source| GrantError::Call { what, source })?);
-            }
+        if let Some(audience) = &self.audience {
+            let value = audience.render(context.subject, context.call);
+            let value = value.map_err(|source| GrantError::Call { what: "audience", source })?;
+            request.param("audience", value);
         }
         request.param("scope", context.scopes.to_string());
         Ok(request)
