@@ -64,8 +64,8 @@ impl<'a> Extension<'a> {
     }
 
     /// Notes what the extensions refused, and the keys that none of them took. `keys` are the
-    /// table's own.
-    pub(super) fn finish(self, keys: &[&str], faults: &mut Faults) {
+    /// table's own; `users` names the extensions that a key is for, among all that there are.
+    pub(super) fn finish(self, keys: &[&str], users: impl Fn(&str) -> Vec<String>, faults: &mut Faults) {
         let known = || keys.iter().copied().chain(self.settings.asked());
         // While an extension is not known, neither are its keys: only misspelt ones are told then.
         let unknown = |key: &&str| self.complete || nearest(key, known()).is_some();
@@ -81,7 +81,13 @@ impl<'a> Extension<'a> {
         }
         for key in &left {
             let place = self.raw.get(*key).map_or_else(|| self.at.join(key), |raw| raw.at.clone());
-            unknown_key(&place, key, known(), faults);
+            match users(key).as_slice() {
+                [] => unknown_key(&place, key, known(), faults),
+                // Whoever refused its settings may not have come to this one.
+                _ if !self.refused.is_empty() => {}
+                users => faults
+                    .push(&place, format!("unknown key beside the others; it is for {}", users.join(", "))),
+            }
         }
         for error in &self.refused {
             let given = self.raw.get(&error.key);

@@ -15,6 +15,7 @@ use claviger_actors::protocol::signing_key::SignatureAlgorithm;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::credential::CredentialDigest;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
+use claviger_actors::registration::settings::Settings;
 use claviger_actors::registration::{ClientRegistration, ProviderDetails};
 use url::Url;
 
@@ -69,13 +70,14 @@ impl Profiles<'_> {
         let auth_row = client_auth(file, defaults, faults);
         let mut extension = Extension::new(&file.at, &file.settings, self.secrets);
         let credential = credential(file, &extension);
+        let given = extension.settings().clone();
         let grant = extension.build(grant_row.map(|row| row.build));
         // Who vouches with an assertion need not be a registered client (RFC 7521 section 4.1).
         let nameless = auth_row.is_some_and(|row| row.name == "none")
             && grant.as_ref().is_none_or(|grant| !grant.needs_client_id());
         let client = registration::client(file, auth_row, nameless, &mut extension, self.secrets, faults);
         let documents = extension.build(Some(authorization::documents));
-        extension.finish(ProfileFile::KEYS, faults);
+        extension.finish(ProfileFile::KEYS, |key| users_of(key, &given), faults);
 
         let device = grant.as_ref().is_some_and(|grant| grant.uses_device());
         let person = grant.as_ref().is_some_and(|grant| grant.needs_person());
@@ -271,6 +273,19 @@ fn credential(file: &ProfileFile, extension: &Extension<'_>) -> String {
     }
     extension.settings().add_to(&mut digest);
     digest.finish()
+}
+
+/// The grants and client authentications that ask for `key`, given these settings.
+fn users_of(key: &str, given: &Settings) -> Vec<String> {
+    let asks = |build: &dyn Fn(&mut Settings)| {
+        let mut settings = given.clone();
+        build(&mut settings);
+        settings.asked().any(|asked| asked == key)
+    };
+    let methods = CLIENT_AUTH_METHODS.iter().filter(|row| asks(&|settings| drop((row.build)(settings))));
+    let grants = GRANTS.iter().filter(|row| asks(&|settings| drop((row.build)(settings))));
+    let methods = methods.map(|row| format!("client_auth = \"{}\"", row.name));
+    methods.chain(grants.map(|row| format!("grant = \"{}\"", row.name))).collect()
 }
 
 fn grant(file: &ProfileFile, defaults: &Defaults, faults: &mut Faults) -> Option<&'static GrantRow> {

@@ -34,7 +34,7 @@ pub(super) fn store(
     }
     let mut extension = Extension::new(&file.at, &file.settings, secrets);
     let opener = extension.build(row.map(|row| row.build));
-    extension.finish(StoreFile::KEYS, faults);
+    extension.finish(StoreFile::KEYS, |_| Vec::new(), faults);
     Some(StoreConfig { backend: row?.name, opener: opener? })
 }
 

@@ -91,6 +91,7 @@ bad_answers! {
         json!({ "access_token": "planted-in-the-answer\r\nX-Evil: 1", "token_type": "Bearer" }));
     a_token_of_another_type: Answer::ok(json!({ "access_token": "planted-in-the-answer", "token_type": "mac" }));
     an_error_in_a_200: Answer::error(200, "temporarily_unavailable");
+    a_refusal_without_a_word: Answer::Raw(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_vec());
     a_server_error: Answer::error(500, "server_error");
     a_refusal_of_the_client: Answer::error(401, "invalid_client");
     a_refusal_of_the_scope: Answer::error(400, "invalid_scope");

@@ -29,6 +29,7 @@ mod password;
 mod peers;
 mod people;
 mod quirks;
+mod real_servers;
 mod refresh;
 mod requests;
 mod restart;

@@ -1,63 +1,17 @@
 //! What a provider's metadata says, held against what a profile wants: told at the first call.
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncWriteExt as _, BufReader};
-use tokio::net::TcpListener;
 
-use crate::support::gateway_config::GatewayConfig;
-use crate::support::http::{self, Side};
-use crate::support::scripted_as::{Answer, ScriptedAs};
-use crate::support::upstream::Upstream;
+use crate::support::scene::ScriptedScene;
+use crate::support::scripted_as::Answer;
 
-/// A metadata document at its well-known place, for as long as the test runs.
-async fn issuer(document: impl FnOnce(&str) -> Value) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let issuer = format!("http://{}", listener.local_addr().unwrap());
-    let document = document(&issuer).to_string();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let document = document.clone();
-            tokio::spawn(async move {
-                let mut stream = BufReader::new(stream);
-                while let Ok(Some(_)) = http::read_message(&mut stream, Side::Server).await {
-                    let fields = [("Content-Type", "application/json")];
-                    let answer = http::response_bytes(200, &fields, document.as_bytes());
-                    if stream.write_all(&answer).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    issuer
-}
-
-/// A gateway whose profile `calendar` has these lines, at a provider whose metadata has these members.
-async fn configured(
-    server: &ScriptedAs,
-    upstream: &Upstream,
-    grant: &str,
-    lines: &str,
-    members: Value,
-) -> GatewayConfig {
-    let base = format!("http://{}", server.address);
-    let issuer = issuer(|issuer| {
-        let mut document = json!({
-            "issuer": issuer, "authorization_endpoint": format!("{base}/authorize"),
-            "token_endpoint": format!("{base}/token"), "jwks_uri": format!("{base}/jwks"),
-        });
-        for (name, value) in members.as_object().unwrap() {
-            document[name] = value.clone();
-        }
-        document
-    })
-    .await;
-    let mut config = GatewayConfig::new();
-    config.section("providers.script", &format!("issuer = \"{issuer}\""));
-    config.profile("calendar", "script", "gateway", grant, r#"["calendar"]"#);
-    config.extend("profiles.calendar", lines);
-    config.call_through("calendar", upstream);
-    config
+/// The profile `calendar` with these lines, at a provider whose metadata has these members.
+async fn scene(grant: &str, lines: &str, members: &Value) -> ScriptedScene {
+    let mut scene = ScriptedScene::machine().await;
+    scene.config.section("providers.script", &scene.server.publish(members));
+    scene.config.profile("calendar", "script", "gateway", grant, r#"["calendar"]"#);
+    scene.config.extend("profiles.calendar", lines);
+    scene
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,9 +68,8 @@ async fn what_it_lacks_is_told_at_the_first_call_with_profile_key_and_remedy() {
         ("device_code", "", json!({}), &["device_authorization_endpoint", "configure it"]),
     ];
     for (grant, lines, members, told) in cases {
-        let (server, upstream) = (ScriptedAs::start().await, Upstream::start().await);
-        let config = configured(&server, &upstream, grant, lines, members.clone()).await;
-        let gateway = config.start().await;
+        let scene = scene(grant, lines, &members).await;
+        let gateway = scene.config.start().await;
         // The second call is no better off than the first.
         for _ in 0..2 {
             let answer = gateway.call("/calendar/events").await;
@@ -126,7 +79,7 @@ async fn what_it_lacks_is_told_at_the_first_call_with_profile_key_and_remedy() {
             assert!(detail.starts_with("profile calendar: "), "{case}");
             told.iter().for_each(|words| assert!(detail.contains(words), "{words:?} in {case}"));
         }
-        assert_eq!((server.count(), upstream.calls()), (0, 0), "{grant} {lines} {members}");
+        assert_eq!((scene.server.count(), scene.upstream.calls()), (0, 0), "{grant} {lines} {members}");
     }
 }
 
@@ -148,8 +101,8 @@ async fn what_it_does_not_say_and_what_is_configured_is_no_fault() {
         ),
         ("token_endpoint", None, lists),
     ] {
-        let (server, upstream) = (ScriptedAs::start().await, Upstream::start().await);
-        let mut config = configured(&server, &upstream, "client_credentials", "", members).await;
+        let ScriptedScene { server, upstream: _upstream, mut config } =
+            scene("client_credentials", "", &members).await;
         let by_hand = format!("token_endpoint = \"http://{}/token\"", server.address);
         config.extend("providers.script", if provider == "token_endpoint" { &by_hand } else { provider });
         if let Some(method) = method {
@@ -165,11 +118,8 @@ async fn what_it_does_not_say_and_what_is_configured_is_no_fault() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_is_told_to_consent_although_the_provider_cannot_be_reached() {
-    let upstream = Upstream::start().await;
-    let mut config = GatewayConfig::new();
-    config.section("providers.script", "issuer = \"http://127.0.0.1:9\"");
-    config.profile("calendar", "script", "gateway", "authorization_code", r#"["calendar"]"#);
-    config.call_through("calendar", &upstream);
-    let gateway = config.start().await;
+    let mut scene = scene("authorization_code", "", &json!({})).await;
+    scene.config.section("providers.script", "issuer = \"http://127.0.0.1:9\"");
+    let gateway = scene.config.start().await;
     gateway.authorization_url("/calendar/events").await;
 }

@@ -71,6 +71,8 @@ struct State {
     requests: Vec<Message>,
     callback: Vec<(String, String)>,
     asked: BTreeMap<String, String>,
+    metadata: Option<Value>,
+    metadata_requests: usize,
 }
 
 impl ScriptedAs {
@@ -87,6 +89,8 @@ impl ScriptedAs {
             requests: Vec::new(),
             callback: Vec::new(),
             asked: BTreeMap::new(),
+            metadata: None,
+            metadata_requests: 0,
         }));
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -101,6 +105,28 @@ impl ScriptedAs {
     pub fn provider_toml(&self) -> String {
         let base = format!("http://{}", self.address);
         format!("authorization_endpoint = \"{base}/authorize\"\ntoken_endpoint = \"{base}/token\"\n")
+    }
+
+    /// Publishes metadata (RFC 8414) with these members beside its endpoints, and gives the provider table
+    /// that has no more than the issuer.
+    pub fn publish(&self, members: &Value) -> String {
+        let base = format!("http://{}", self.address);
+        let mut document = json!({
+            "issuer": base,
+            "authorization_endpoint": format!("{base}/authorize"),
+            "token_endpoint": format!("{base}/token"),
+            "jwks_uri": format!("{base}/jwks"),
+        });
+        for (name, value) in members.as_object().expect("an object") {
+            document[name] = value.clone();
+        }
+        self.state.lock().metadata = Some(document);
+        format!("issuer = \"{base}\"\n")
+    }
+
+    /// Requests for metadata so far.
+    pub fn metadata_requests(&self) -> usize {
+        self.state.lock().metadata_requests
     }
 
     /// The next token request, after those already scripted, gets this.
@@ -171,13 +197,26 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
                 let answer = authorize(&request, &mut state.lock());
                 stream.write_all(&answer).await.is_ok()
             }
-            "/token" => {
+            path if path.ends_with("/token") => {
                 let answer = {
                     let mut state = state.lock();
                     state.requests.push(request.clone());
                     state.script.pop_front().unwrap_or_else(|| state.otherwise.clone())
                 };
                 perform(&mut stream, &request, &state, answer).await
+            }
+            "/.well-known/openid-configuration" => {
+                let metadata = {
+                    let mut state = state.lock();
+                    state.metadata_requests += 1;
+                    state.metadata.clone()
+                };
+                let fields = [("Content-Type", "application/json")];
+                let answer = match metadata {
+                    Some(document) => http::response_bytes(200, &fields, document.to_string().as_bytes()),
+                    None => http::response_bytes(404, &[], b""),
+                };
+                stream.write_all(&answer).await.is_ok()
             }
             _ => stream.write_all(&http::response_bytes(404, &[], b"")).await.is_ok(),
         };

@@ -82,6 +82,23 @@ fn what_cannot_be_asked_is_told_with_its_key() {
 }
 
 #[test]
+fn requests_cannot_be_pushed_where_nobody_says_where_to() {
+    let endpoint = "token_endpoint = \"https://id.acme.example/token\"";
+    let person = format!("{endpoint}\nauthorization_endpoint = \"https://id.acme.example/authorize\"");
+    let with = |provider: &str| {
+        let text = good().replace(endpoint, provider);
+        let grant = "grant = \"authorization_code\"\npar = true";
+        load_text(&text.replace("grant = \"client_credentials\"", grant), &Variables::new())
+    };
+    let told = with(&person).unwrap_err().to_string();
+    let expected = "profiles.books.par: provider `acme` has neither `pushed_authorization_request_endpoint` \
+                    nor `issuer`, and `par` needs one";
+    assert!(told.ends_with(expected) && told.lines().count() == 1, "{told}");
+    let par = "pushed_authorization_request_endpoint = \"https://id.acme.example/par\"";
+    with(&format!("{person}\n{par}")).unwrap();
+}
+
+#[test]
 fn a_request_object_is_signed_with_the_clients_key_or_its_own() {
     let config = with_lines(&format!("{SIGNER}request_object = true")).unwrap();
     let profile = &config.profiles[0];

@@ -20,7 +20,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "client_secret =",
         "signing_key = { file = \"none\" }\nclient_secret =",
-        "profiles.books.signing_key: unknown key; known: ",
+        "profiles.books.signing_key: unknown key beside the others; it is for client_auth = \"private_key_jwt\"",
     ),
     (
         "client_secret = \"HUSH\"",

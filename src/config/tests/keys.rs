@@ -94,6 +94,34 @@ fn a_certificate_that_has_ended_is_told_and_keeps_nothing_from_starting() {
 }
 
 #[test]
+fn a_key_for_another_method_is_told_as_such() {
+    let files: [(&str, &[u8]); 1] = [("rsa.pem", keys::RSA)];
+    let plain = "client_id = \"c\"\ngrant = \"client_credentials\"\n";
+    for (lines, expected) in [
+        (
+            "client_auth = \"none\"\nclient_secret = \"HUSH\"",
+            "profiles.crm.client_secret: unknown key beside the others; it is for client_auth = \"client_secret_basic\", ",
+        ),
+        (
+            "client_auth = \"client_secret_jwt\"\nclient_secret = \"HUSH\"\nsigning_key = { file = \"rsa.pem\" }",
+            "profiles.crm.signing_key: unknown key beside the others; it is for client_auth = \"private_key_jwt\"",
+        ),
+        (
+            "client_secret = \"HUSH\"\nassertion = { signing_key = { file = \"rsa.pem\" } }",
+            "profiles.crm.assertion: unknown key beside the others; it is for grant = \"jwt_bearer\", grant = \"saml2_bearer\"",
+        ),
+        // A method that refuses one of its keys has not come to the others: they are not unknown.
+        (
+            "client_auth = \"client_secret_jwt\"\nclient_secret = \"HUSH\"\nsigning_alg = \"RS256\"",
+            "profiles.crm.signing_alg: \"RS256\" is no signature algorithm with a shared secret; ",
+        ),
+    ] {
+        let fault = told(&format!("{plain}{lines}"), &files);
+        assert!(fault.starts_with(expected), "{fault}");
+    }
+}
+
+#[test]
 fn one_name_for_different_keys_is_a_warning() {
     let files: [(&str, &[u8]); 2] = [("one.pem", keys::P256), ("two.pem", keys::ED25519)];
     let lines = |key: &str| format!("{SIGNER}signing_key = {{ file = \"{key}\" }}\nkey_id = \"2026\"\n");

@@ -32,7 +32,9 @@ pub enum KeyError {
     #[error("is in OpenSSH's form; convert a copy of it with `ssh-keygen -p -m PKCS8 -f COPY`")]
     OpenSsh,
     /// A kind of key that no algorithm of ours uses.
-    #[error("is a {0} key, which no signature algorithm here uses; take RSA, EC P-256, EC P-384 or Ed25519")]
+    #[error(
+        "is a key of the kind {0}, which no signature algorithm here uses; take RSA, EC P-256, EC P-384 or Ed25519"
+    )]
     Unsupported(String),
     /// The key is of the wrong kind for the algorithm.
     #[error("is an {found} key, but {algorithm} needs an {} key; take {}", .algorithm.key_type(), names(*.found))]
