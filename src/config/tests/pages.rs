@@ -221,7 +221,7 @@ fn what_the_pages_show_is_good() {
 fn a_fault_in_a_fragment_would_be_told() {
     let folder = Folder::new();
     for (fragment, told) in [
-        ("[profiles.books]\npushed = true\n", "profiles.books.pushed: is not known here"),
+        ("[profiles.books]\npushed = true\n", "profiles.books.pushed: unknown key"),
         ("[routes.books]\nsubject = \"{nobody}\"\n", "routes.books.subject: has the unknown placeholder"),
         (
             "[providers.acme]\nissuer = \"https://id.acme.example\"\nretries = 99\n",
