@@ -248,6 +248,7 @@ fn client_of(request: &Message) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::print_stdout, reason = "shown under --nocapture")]
 async fn every_grant_works_with_every_client_authentication() {
     let mut rows = Vec::new();
     for grant in [
