@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::support::browser::{Browser, Page};
+use crate::support::browser::Browser;
 use crate::support::gateway::Gateway;
 use crate::support::gateway_config::GatewayConfig;
 use crate::support::upstream::Upstream;
@@ -91,6 +91,7 @@ async fn connect(gateway: &Gateway, path: &str) {
     let mut browser = Browser::new();
     let callback = gateway.config.callback();
     let page = browser.follow_until(&url, &callback).await;
+    assert!(page.form().is_some(), "no form on {}: {}", page.url, gateway.log());
     let mut page = browser.submit(&page, &LOGIN, &callback).await;
     if !page.url.as_str().starts_with(&callback) {
         page = browser.submit(&page, &[("accept", "Yes")], &callback).await;
@@ -197,14 +198,26 @@ async fn managed_signing_keys_are_fetched_from_the_gateway() {
 #[ignore = "needs a Keycloak"]
 async fn a_client_that_registers_itself() {
     let administrator = administrator().await;
+    // By its first policy Keycloak registers no client that names `openid`.
+    let type_ = "org.keycloak.services.clientregistration.policy.ClientRegistrationPolicy";
+    let url = administration(&format!("components?type={type_}"));
+    let policies = http::get(&url).bearer(&administrator).send().await.expect_status(200).json();
+    let is_scopes =
+        |it: &&Value| it["providerId"] == "allowed-client-templates" && it["subType"] == "authenticated";
+    let mut policy = policies.as_array().unwrap().iter().find(is_scopes).expect("a policy").clone();
+    policy["config"]["allowed-client-scopes"] = json!(["openid"]);
+    let url = administration(&format!("components/{}", policy["id"].as_str().unwrap()));
+    http::request("PUT", &url).bearer(&administrator).json(&policy).send().await.expect_status(204);
+
     let wanted = json!({ "count": 1, "expiration": 60 });
     let request = http::request("POST", &administration("clients-initial-access"));
     let given = request.bearer(&administrator).json(&wanted).send().await.expect_status(200).json();
     let initial = given["token"].as_str().expect("a token").to_owned();
 
-    let mut config = configured("", "authorization_code", OPENID);
-    let profile = format!("provider = \"keycloak\"\ngrant = \"authorization_code\"\n{OPENID}");
-    config.section("profiles.keycloak", &profile);
+    let mut config = configured("", "", "");
+    let profile =
+        "provider = \"keycloak\"\ngrant = \"authorization_code\"\nscopes = [\"openid\", \"profile\"]";
+    config.section("profiles.keycloak", profile);
     let registration =
         "initial_access_token = { env = \"TEST_INITIAL_TOKEN\" }\nclient_name = \"The gateway\"";
     config.section("profiles.keycloak.registration", registration);
@@ -232,19 +245,19 @@ async fn mutual_tls_with_certificate_bound_tokens() {
     config.section("providers.keycloak", &format!("issuer = \"{issuer}\"\n{ca}"));
     let upstream = Upstream::start().await;
     config.call_through("keycloak", &upstream);
-    let claims = claims(&config.start().await).await;
+    let gateway = config.start().await;
+    let claims = claims(&gateway).await;
     assert_eq!(claims["azp"], "robot-mtls");
     assert!(claims["cnf"]["x5t#S256"].is_string(), "{claims}");
 
     // Keycloak as an API takes the token with the certificate alone.
-    for bound in [false, true] {
-        route(&mut config, &format!("{issuer}/protocol/openid-connect"), &ca);
-        if bound {
-            config.extend("profiles.keycloak", "certificate_bound_tokens = true");
-        }
-        let answer = config.start().await.call("/keycloak/userinfo").await;
-        assert_eq!(answer.status, if bound { 200 } else { 401 }, "{}", answer.text());
-    }
+    let (_, _, mut config) = gateway.stop().await;
+    route(&mut config, &format!("{issuer}/protocol/openid-connect"), &ca);
+    let gateway = config.start().await;
+    gateway.call("/keycloak/userinfo").await.expect_status(401);
+    let (_, _, mut config) = gateway.stop().await;
+    config.extend("profiles.keycloak", "certificate_bound_tokens = true");
+    config.start().await.call("/keycloak/userinfo").await.expect_status(200);
 }
 
 #[tokio::test]
@@ -310,7 +323,12 @@ async fn fapi2() {
     assert_eq!(user, "alice");
     refresh(&gateway).await;
     assert_eq!(who(&gateway).await, "alice");
+    let said = gateway.admin("POST", "/api/connections/keycloak/billing/introspect").send().await;
+    assert_eq!(said.expect_status(200).json()["active"], true);
     gateway.admin("DELETE", "/api/connections/keycloak/billing").send().await.expect_status(204);
+    // It does not listen to whoever shows no proof.
+    let (_, log, _) = gateway.stop().await;
+    assert!(!log.contains("not revoked at the provider"), "{log}");
 }
 
 #[tokio::test]
