@@ -161,6 +161,10 @@ fn check(
     for warning in &config.warnings {
         writeln!(errors, "warning: {warning}").map_err(|error| error.to_string())?;
     }
+    if !config.invalid_certificates.is_empty() {
+        let faults: Vec<String> = config.invalid_certificates.iter().map(ToString::to_string).collect();
+        return Err(faults.join("\n"));
+    }
     let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     Ok(Printed::new(format!(
         "{}: good: {}, {}, {}",

@@ -78,6 +78,9 @@ pub struct GatewayConfig {
     pub routing: RoutingTable,
     /// What is allowed and yet most likely a slip, such as a profile that no route uses.
     pub warnings: Vec<ConfigError>,
+    /// Certificates of signing keys that are not valid now: `check` refuses them, and a gateway starts
+    /// with them, since a date must not keep the other profiles from serving.
+    pub invalid_certificates: Vec<ConfigError>,
 }
 
 /// `[server]`
@@ -186,7 +189,8 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let routing = routes::with_needs(routing, &profiles, &callers);
     let mut warnings = warnings::warnings(file, secrets.environment);
     warnings.extend(warnings::key_names(profile_files, &profiles));
-    warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
+    let certificates = warnings::certificates(profile_files, &profiles, SystemClock.now());
+    warnings.extend(certificates.ending);
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -196,5 +200,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         callers,
         routing,
         warnings,
+        invalid_certificates: certificates.invalid,
     })
 }

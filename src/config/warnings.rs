@@ -64,14 +64,23 @@ fn unused(file: &GatewayFile) -> Vec<ConfigError> {
     warnings
 }
 
-/// Certificates of signing keys that are not valid now, or soon no longer. They end nothing here: it is
-/// the provider who looks at them, and a gateway must start again whatever the date is.
+/// What there is to say of the certificates of signing keys.
+#[derive(Default)]
+pub(super) struct Certificates {
+    /// Those that have ended, or have not begun.
+    pub(super) invalid: Vec<ConfigError>,
+    /// Those that soon end.
+    pub(super) ending: Vec<ConfigError>,
+}
+
+/// Certificates of signing keys that are not valid now, or soon no longer. They keep nothing from
+/// starting: it is the provider who looks at them, and a gateway must start again whatever the date is.
 pub(super) fn certificates(
     files: &BTreeMap<String, ProfileFile>,
     profiles: &[Profile],
     now: Timestamp,
-) -> Vec<ConfigError> {
-    let mut warnings = Vec::new();
+) -> Certificates {
+    let mut found = Certificates::default();
     for profile in profiles {
         let Some(file) = files.get(profile.registration.profile.as_str()) else { continue };
         let own = if file.settings.contains_key("certificate") { "certificate" } else { "signing_key" };
@@ -82,20 +91,21 @@ pub(super) fn certificates(
             of_client.iter().map(|key| (own, key)).chain(of_grant.iter().map(|key| ("assertion", key)));
         for (place, key) in keys {
             let Some((from, until)) = key.certificate_validity() else { continue };
-            let problem = if until <= now {
-                format!("ended at {until}; put a new one in its place")
+            let (list, problem) = if until <= now {
+                (&mut found.invalid, format!("ended at {until}; put a new one in its place"))
             } else if from > now {
-                format!("begins at {from}, which is not yet; use the one before until then")
+                let problem = format!("begins at {from}, which is not yet; use the one before until then");
+                (&mut found.invalid, problem)
             } else if until <= now.after(SOON) {
-                format!("ends at {until}; put a new one in its place before")
+                (&mut found.ending, format!("ends at {until}; put a new one in its place before"))
             } else {
                 continue;
             };
             let problem = format!("the certificate of signing key {:?} {problem}", key.kid());
-            warnings.push(ConfigError { place: file.at.join(place), problem });
+            list.push(ConfigError { place: file.at.join(place), problem });
         }
     }
-    warnings
+    found
 }
 
 /// The issuers of the JWTs that come to a route.

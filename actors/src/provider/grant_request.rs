@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::capabilities;
 use super::context::ProviderContext;
 use super::expiry::expiry_of;
 use crate::authorization_server::ResolvedMetadata;
@@ -161,6 +162,9 @@ async fn attempt(
     dpop_key: Option<&DpopKey>,
 ) -> Result<Granted, Failure> {
     let metadata = context.discovery.metadata().await?;
+    if let Ask::Obtain { .. } = ask {
+        capabilities::check(&context.profile, &metadata)?;
+    }
     if let Some(key) = dpop_key {
         metadata.check_dpop(key.algorithm())?;
     }

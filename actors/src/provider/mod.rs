@@ -2,13 +2,15 @@
 //!
 //! Reading order: `messages`, `actor` (who works on a connection), `flights` (one at a time),
 //! `want` (what is asked for), `scopes` (what is asked for beyond the profile's), `client` (who we
-//! are), `exchange` (obtain or refresh), `save` (durable before used), `authorization` (where to send
+//! are), `capabilities` (whether the server has what is wanted), `exchange` (obtain or refresh), `save`
+//! (durable before used), `authorization` (where to send
 //! a browser), `device` (consent on another device), `consent` (changes from outside), `rekey` (under
 //! another subject), `introspection`, `userinfo` (who the person is), `revoke_all`.
 
 pub mod actor;
 mod authorization;
 pub mod breaker;
+mod capabilities;
 mod client;
 mod consent;
 pub mod context;
