@@ -15,7 +15,7 @@ use crate::clock::{Clock, Entropy, Timestamp};
 use crate::connection::{Failure, FailureClass, Reason};
 use crate::profile::{Client, Profile};
 use crate::protocol::device_authorization::DeviceAnswer;
-use crate::protocol::dpop::{self, DPOP, Nonces, Proof, wants_nonce};
+use crate::protocol::dpop::{self, DPOP, DpopKey, Nonces, Proof, wants_nonce};
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::secret::Secret;
 use crate::protocol::token::TokenType;
@@ -104,9 +104,16 @@ impl TokenEndpoint {
     }
 
     /// Revokes `token` (RFC 7009); `hint` is `refresh_token` or `access_token`. A token that the
-    /// server does not know, or no longer, counts as revoked (section 2.2).
-    pub async fn revoke(&self, to: Addressee<'_>, token: &str, hint: &str) -> Result<(), Failure> {
-        let mut request = TokenRequest::default();
+    /// server does not know, or no longer, counts as revoked (section 2.2). A token that is bound to
+    /// `dpop_key` is revoked with a proof: RFC 9449 does not ask for it, but servers may.
+    pub async fn revoke(
+        &self,
+        to: Addressee<'_>,
+        token: &str,
+        hint: &str,
+        dpop_key: Option<&DpopKey>,
+    ) -> Result<(), Failure> {
+        let mut request = TokenRequest { dpop_key: dpop_key.cloned(), ..TokenRequest::default() };
         request.param("token", token);
         request.param("token_type_hint", hint);
         let read = |answer: &IncomingResponse| {

@@ -199,6 +199,19 @@ async fn each_connection_has_a_key_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_provider_says_of_a_person_is_asked_for_with_a_proof() {
+    let userinfo = serde_json::json!({ "userinfo": { "enabled": true } });
+    let scene = Scene::person(|provider| provider.dpop_nonces().features(userinfo)).await;
+    let gateway = scene.config.start().await;
+    gateway.connect("alice").await;
+    let path = "/api/connections/calendar/billing/userinfo";
+    for _ in 0..2 {
+        let claims = gateway.admin("GET", path).send().await.expect_status(200).json();
+        assert_eq!(claims["sub"], "alice", "{claims}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_callers_own_proof_goes_nowhere() {
     let scene = Scene::machine(|provider| provider).await;
     let gateway = scene.config.start().await;

@@ -217,7 +217,7 @@ async fn revoke_tokens(context: &ProviderContext, tokens: &TokenSet) -> Result<b
     let access = Some((tokens.access_token.expose(), "access_token"));
     let mut told = Ok(true);
     for (token, hint) in refresh.into_iter().chain(access) {
-        if let Err(failure) = context.token_endpoint.revoke(to, token, hint).await {
+        if let Err(failure) = context.token_endpoint.revoke(to, token, hint, tokens.dpop_key.as_ref()).await {
             let down = failure.class == FailureClass::ProviderUnavailable;
             told = Err(failure);
             // The other token would only wait as long.

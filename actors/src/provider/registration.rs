@@ -51,7 +51,12 @@ impl RegistrationEndpoint {
             let TokenAnswerError::Refused { status, .. } = &fault else { return fault.into_failure() };
             let remedy = match (status, token.is_some()) {
                 (401 | 403, false) => "give `registration.initial_access_token`",
-                (401 | 403, true) => "give a newer `registration.initial_access_token`",
+                (401, true) => "give a newer `registration.initial_access_token`",
+                // The token may be good, and what it was shown for against a rule of the server's.
+                (403, true) => {
+                    "mend the profile's `registration` or its `scopes` as the provider's policy says, or \
+                     give another `registration.initial_access_token`"
+                }
                 _ => "mend the profile's `registration`, or register by hand and give `client_id`",
             };
             misconfigured(format!("the provider does not register the client: {fault}; {remedy}"))

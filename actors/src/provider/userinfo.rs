@@ -12,7 +12,8 @@ use super::error::TokenError;
 use super::messages::UserInfo;
 use super::want::Want;
 use crate::authorization_server::unknown;
-use crate::connection::{Failure, FailureClass, Held, Reason};
+use crate::connection::{BoundToken, Failure, FailureClass, Held, Reason};
+use crate::protocol::dpop::{self, DPOP, resource_wants_nonce};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::strict_json;
@@ -33,9 +34,9 @@ pub(super) async fn fetch(context: Arc<ProviderContext>, subject: Subject) -> Re
     join(context.clone(), subject.clone(), Want::Other(None)).await?;
     let id = context.id(&subject);
     let stored = context.records.load(&id).await.map_err(|error| context.store_error(&subject, &error))?;
-    let Some(record) = stored.map(|stored| stored.record) else { return Ok(UserInfo::NoConnection) };
-    let Held::Tokens(tokens) = &record.held else { return Ok(UserInfo::NoConnection) };
-    if !context.issued(&record) {
+    let Some(stored) = stored else { return Ok(UserInfo::NoConnection) };
+    let Held::Tokens(tokens) = &stored.record.held else { return Ok(UserInfo::NoConnection) };
+    if !context.issued(&stored.record) {
         return Ok(UserInfo::Unfit("its token is of another authorization server than the profile's"));
     }
     let Some(identity) = &tokens.identity else {
@@ -43,13 +44,20 @@ pub(super) async fn fetch(context: Arc<ProviderContext>, subject: Subject) -> Re
             "it has no ID token, which says whom it is about; ask for scope `openid`",
         ));
     };
-    ask(&context, tokens, &identity.sub).await.map_err(|failure| {
+    let connection = context.shown(&stored);
+    ask(&context, tokens, connection.bound_token(), &identity.sub).await.map_err(|failure| {
         context.note_error(&failure.detail);
         context.failure_error(&subject, &failure, None)
     })
 }
 
-async fn ask(context: &ProviderContext, tokens: &TokenSet, sub: &str) -> Result<UserInfo, Failure> {
+/// `bound` is what else it takes to use the token, if it is bound to a key.
+async fn ask(
+    context: &ProviderContext,
+    tokens: &TokenSet,
+    bound: Option<&BoundToken>,
+    sub: &str,
+) -> Result<UserInfo, Failure> {
     let metadata = context.discovery.metadata().await?;
     let endpoint =
         metadata.endpoints.userinfo_endpoint.as_ref().ok_or_else(|| unknown("userinfo_endpoint"))?;
@@ -57,10 +65,30 @@ async fn ask(context: &ProviderContext, tokens: &TokenSet, sub: &str) -> Result<
         let detail = "no token is sent to the userinfo_endpoint: it is no https URL";
         return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail));
     }
-    let mut request = get_json(endpoint.clone(), DEADLINE, MAX_BODY);
-    request.headers.insert(AUTHORIZATION, tokens.access_token.bearer_header());
-    let answer = context.transport.send(request).await.map_err(|fault| failure_of_transport(&fault))?;
-    read(&answer, sub)
+    let origin = endpoint.origin().ascii_serialization();
+    let mut challenged = false;
+    loop {
+        let mut request = get_json(endpoint.clone(), DEADLINE, MAX_BODY);
+        let scheme = if bound.is_some() { "DPoP" } else { "Bearer" };
+        request.headers.insert(AUTHORIZATION, tokens.access_token.header(scheme));
+        if let Some(bound) = bound {
+            let (url, entropy) = (dpop::htu(endpoint), context.entropy.as_ref());
+            let proof = bound
+                .prove("GET", &origin, url, context.now(), entropy)
+                .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
+            request.headers.insert(DPOP, proof);
+        }
+        let answer = context.transport.send(request).await.map_err(|fault| failure_of_transport(&fault))?;
+        if let Some(bound) = bound {
+            bound.remember_nonce(&origin, &answer.headers);
+            // RFC 9449 section 9: the token is good, only the nonce was missing.
+            if !challenged && resource_wants_nonce(answer.status, &answer.headers) {
+                challenged = true;
+                continue;
+            }
+        }
+        return read(&answer, sub);
+    }
 }
 
 /// Section 5.3.2: its `sub` must be that of the ID token, or nothing of it may be used.

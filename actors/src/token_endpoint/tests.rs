@@ -200,7 +200,9 @@ async fn no_secret_goes_to_an_endpoint_without_tls() {
     for url in ["http://as.example/token", "https://user@as.example/token"] {
         let failure = endpoint.request(to(&profile, &profiles::url(url)), refresh(), &[]).await.unwrap_err();
         assert_eq!(failure.class, FailureClass::ClientMisconfigured);
-        assert!(endpoint.revoke(to(&profile, &profiles::url(url)), "t", "refresh_token").await.is_err());
+        assert!(
+            endpoint.revoke(to(&profile, &profiles::url(url)), "t", "refresh_token", None).await.is_err()
+        );
     }
     assert_eq!(transport.count(), 0);
 }
@@ -211,7 +213,7 @@ async fn revocation_is_the_request_of_rfc_7009_section_2_1() {
     let url = profiles::url("https://as.example/revoke");
     let profile = profile("client_secret_basic");
     endpoint_over(&transport)
-        .revoke(to(&profile, &url), "45ghiukldjahdnhzdauz", "refresh_token")
+        .revoke(to(&profile, &url), "45ghiukldjahdnhzdauz", "refresh_token", None)
         .await
         .unwrap();
     let sent = transport.sent().remove(0);
@@ -225,7 +227,7 @@ async fn a_token_that_is_gone_counts_as_revoked_and_nothing_else_does() {
     let revoked = async |status: u16, body: serde_json::Value| {
         let transport = ScriptedTransport::new(move |_| Answer::json(status, &body));
         let url = profiles::url("https://as.example/revoke");
-        endpoint_over(&transport).revoke(to(&profile("none"), &url), "t", "refresh_token").await
+        endpoint_over(&transport).revoke(to(&profile("none"), &url), "t", "refresh_token", None).await
     };
     for (status, code) in [(200, "unread"), (204, "unread"), (400, "invalid_token"), (400, "invalid_grant")] {
         assert!(revoked(status, json!({ "error": code })).await.is_ok(), "{status} {code}");
@@ -333,7 +335,10 @@ async fn only_token_requests_are_written_so() {
     let transport = ScriptedTransport::new(|_| Answer::json(200, json!({})));
     let quirks = Quirks { token_request_format: RequestFormat::Json, ..Quirks::default() };
     let profile = quirky("none", quirks);
-    endpoint_over(&transport).revoke(to(&profile, &profiles::url(TOKEN)), "t", "access_token").await.unwrap();
+    endpoint_over(&transport)
+        .revoke(to(&profile, &profiles::url(TOKEN)), "t", "access_token", None)
+        .await
+        .unwrap();
     assert_eq!(transport.sent()[0].body, "token=t&token_type_hint=access_token&client_id=client");
 }
 
@@ -431,6 +436,22 @@ mod possession {
         assert_eq!(claims(&sent[0])["htm"], "POST");
         assert!(claims(&sent[0]).get("ath").is_none());
         assert_ne!(claims(&sent[0])["jti"], claims(&sent[1])["jti"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bound_tokens_are_revoked_with_a_proof() {
+        let transport = ScriptedTransport::new(|sent| match claims(sent)["nonce"].as_str() {
+            None => wants_nonce("one"),
+            Some(_) => Answer::json(200, ""),
+        });
+        let key = proven().dpop_key;
+        let (profile, url) = (profile("client_secret_basic"), profiles::url("https://as.example/revoke"));
+        let endpoint = endpoint_over(&transport);
+        endpoint.revoke(to(&profile, &url), "t", "refresh_token", key.as_ref()).await.unwrap();
+        let sent = transport.sent();
+        assert_eq!(sent.len(), 2);
+        assert_eq!(claims(&sent[1])["htu"], "https://as.example/revoke");
+        assert_eq!(sent[1].body, "token=t&token_type_hint=refresh_token");
     }
 
     #[tokio::test(start_paused = true)]
