@@ -345,9 +345,10 @@ impl Connection {
                 let refresh_from = refresh.refresh_from(tokens);
                 let token = &tokens.access_token;
                 let (authorization, bound) = match (tokens.token_type, &tokens.dpop_key) {
-                    (TokenType::Dpop, Some(key)) => {
-                        (token.header("DPoP"), Some(Box::new(BoundToken::new(key.clone(), token))))
-                    }
+                    (TokenType::Dpop, Some(key)) => (
+                        token.header(TokenType::Dpop.scheme()),
+                        Some(Box::new(BoundToken::new(key.clone(), token))),
+                    ),
                     _ => (token.bearer_header(), None),
                 };
                 ReadyToken {

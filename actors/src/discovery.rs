@@ -159,7 +159,11 @@ impl Discovery {
                     |d| &d.device_authorization_endpoint,
                 ),
                 registration_endpoint: or(&given.registration_endpoint, |d| &d.registration_endpoint),
-                userinfo_endpoint: or(&given.userinfo_endpoint, |d| &d.userinfo_endpoint),
+                userinfo_endpoint: or_alias(
+                    &given.userinfo_endpoint,
+                    |a| &a.userinfo_endpoint,
+                    |d| &d.userinfo_endpoint,
+                ),
                 jwks_uri: or(&given.jwks_uri, |d| &d.jwks_uri),
             },
             id_token_algs: match algs {

@@ -221,6 +221,7 @@ async fn a_client_that_shows_its_certificate_goes_where_one_is_asked_for() {
             "introspection_endpoint": "https://mtls.as.example/introspect",
             "pushed_authorization_request_endpoint": "https://mtls.as.example/par",
             "device_authorization_endpoint": "https://mtls.as.example/device",
+            "userinfo_endpoint": "https://mtls.as.example/userinfo",
         });
         document
     };
@@ -245,6 +246,7 @@ async fn a_client_that_shows_its_certificate_goes_where_one_is_asked_for() {
             assert_eq!(endpoint(&found.revocation_endpoint), expect("revoke"));
             assert_eq!(endpoint(&found.pushed_authorization_request_endpoint), expect("par"));
             assert_eq!(endpoint(&found.device_authorization_endpoint), expect("device"));
+            assert_eq!(endpoint(&found.userinfo_endpoint), expect("userinfo"));
         }
     }
 }

@@ -71,6 +71,8 @@ pub struct MtlsEndpointAliases {
     pub pushed_authorization_request_endpoint: Option<Url>,
     /// Instead of `device_authorization_endpoint`.
     pub device_authorization_endpoint: Option<Url>,
+    /// Instead of `userinfo_endpoint`.
+    pub userinfo_endpoint: Option<Url>,
 }
 
 /// Why a metadata document, or an issuer, is not used. Nothing of a refused document is.
@@ -203,6 +205,7 @@ fn aliases(members: &Map<String, Value>) -> Result<MtlsEndpointAliases, Metadata
         introspection_endpoint: endpoint(aliases, "introspection_endpoint")?,
         pushed_authorization_request_endpoint: endpoint(aliases, "pushed_authorization_request_endpoint")?,
         device_authorization_endpoint: endpoint(aliases, "device_authorization_endpoint")?,
+        userinfo_endpoint: endpoint(aliases, "userinfo_endpoint")?,
     })
 }
 

@@ -55,7 +55,7 @@ impl AccessToken {
     /// `Bearer …` as a header value, marked sensitive, wiped when its last clone is dropped
     /// (RFC 6750 section 2.1).
     pub fn bearer_header(&self) -> HeaderValue {
-        self.header("Bearer")
+        self.header(TokenType::Bearer.scheme())
     }
 
     /// As [`bearer_header`](Self::bearer_header), with another scheme, or none if it is empty. An
@@ -132,6 +132,16 @@ pub enum TokenType {
     Bearer,
     /// RFC 9449: only with a proof of the key that it is bound to.
     Dpop,
+}
+
+impl TokenType {
+    /// The scheme of `Authorization` that carries it (RFC 6750 section 2.1, RFC 9449 section 7.1).
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Bearer => "Bearer",
+            Self::Dpop => "DPoP",
+        }
+    }
 }
 
 /// When an access token ends: valid and expired have a third beside them, unknown.

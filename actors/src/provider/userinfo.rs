@@ -12,7 +12,8 @@ use super::error::TokenError;
 use super::messages::UserInfo;
 use super::want::Want;
 use crate::authorization_server::unknown;
-use crate::connection::{Failure, FailureClass, Held, Reason};
+use crate::connection::{BoundToken, Failure, FailureClass, Held, Reason};
+use crate::protocol::dpop::{DPOP, htu, resource_wants_nonce};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::strict_json;
@@ -33,9 +34,10 @@ pub(super) async fn fetch(context: Arc<ProviderContext>, subject: Subject) -> Re
     join(context.clone(), subject.clone(), Want::Other(None)).await?;
     let id = context.id(&subject);
     let stored = context.records.load(&id).await.map_err(|error| context.store_error(&subject, &error))?;
-    let Some(record) = stored.map(|stored| stored.record) else { return Ok(UserInfo::NoConnection) };
+    let Some(stored) = stored else { return Ok(UserInfo::NoConnection) };
+    let record = &stored.record;
     let Held::Tokens(tokens) = &record.held else { return Ok(UserInfo::NoConnection) };
-    if !context.issued(&record) {
+    if !context.issued(record) {
         return Ok(UserInfo::Unfit("its token is of another authorization server than the profile's"));
     }
     let Some(identity) = &tokens.identity else {
@@ -43,13 +45,22 @@ pub(super) async fn fetch(context: Arc<ProviderContext>, subject: Subject) -> Re
             "it has no ID token, which says whom it is about; ask for scope `openid`",
         ));
     };
-    ask(&context, tokens, &identity.sub).await.map_err(|failure| {
+    // With the nonces that the connection has met.
+    let connection = context.present(&stored);
+    ask(&context, tokens, connection.bound_token(), &identity.sub).await.map_err(|failure| {
         context.note_error(&failure.detail);
         context.failure_error(&subject, &failure, None)
     })
 }
 
-async fn ask(context: &ProviderContext, tokens: &TokenSet, sub: &str) -> Result<UserInfo, Failure> {
+/// Asks with the token, and, if it is bound to a key, a proof of that; once more if only the nonce of the
+/// proof was missing or old (RFC 9449 sections 7 and 9).
+async fn ask(
+    context: &ProviderContext,
+    tokens: &TokenSet,
+    bound: Option<&BoundToken>,
+    sub: &str,
+) -> Result<UserInfo, Failure> {
     let metadata = context.discovery.metadata().await?;
     let endpoint =
         metadata.endpoints.userinfo_endpoint.as_ref().ok_or_else(|| unknown("userinfo_endpoint"))?;
@@ -57,9 +68,27 @@ async fn ask(context: &ProviderContext, tokens: &TokenSet, sub: &str) -> Result<
         let detail = "no token is sent to the userinfo_endpoint: it is no https URL";
         return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail));
     }
-    let mut request = get_json(endpoint.clone(), DEADLINE, MAX_BODY);
-    request.headers.insert(AUTHORIZATION, tokens.access_token.bearer_header());
-    let answer = context.transport.send(request).await.map_err(|fault| failure_of_transport(&fault))?;
+    let origin = endpoint.origin().ascii_serialization();
+    let send = async || {
+        let mut request = get_json(endpoint.clone(), DEADLINE, MAX_BODY);
+        request.headers.insert(AUTHORIZATION, tokens.access_token.header(tokens.token_type.scheme()));
+        if let Some(token) = bound {
+            let proof =
+                token.prove("GET", &origin, htu(endpoint), context.now(), context.entropy.as_ref()).map_err(
+                    |fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()),
+                )?;
+            request.headers.insert(DPOP, proof);
+        }
+        let answer = context.transport.send(request).await.map_err(|fault| failure_of_transport(&fault))?;
+        if let Some(token) = bound {
+            token.remember_nonce(&origin, &answer.headers);
+        }
+        Ok::<_, Failure>(answer)
+    };
+    let mut answer = send().await?;
+    if bound.is_some() && resource_wants_nonce(answer.status, &answer.headers) {
+        answer = send().await?;
+    }
     read(&answer, sub)
 }
 
