@@ -1,12 +1,9 @@
 //! Sends one token request and reads its answer: the only way from a profile to its token endpoint.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::context::ProviderContext;
 use super::expiry::expiry_of;
@@ -25,7 +22,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet};
 use crate::protocol::token_request::TokenRequest;
-use crate::protocol::token_response::TokenResponse;
+use crate::protocol::token_response::{TokenResponse, carried_over};
 use crate::registration::ClientRegistration;
 use crate::registration::authorization::FAPI_ALGORITHMS;
 use crate::token_endpoint::{Addressee, failure};
@@ -75,17 +72,13 @@ impl Granted {
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
             dpop_key: self.dpop_key,
-            extra: carried_over(before, response.extra),
+            extra: match before {
+                // A refresh does not repeat what was said once, such as the host of the API.
+                Some(old) => carried_over(&old.extra, response.extra),
+                None => response.extra,
+            },
         }
     }
-}
-
-/// What the answer says, and of what was said before the rest: a refresh does not repeat what was
-/// said once, such as the host of the API.
-fn carried_over(before: Option<&TokenSet>, extra: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    let mut all = before.map(|old| old.extra.clone()).unwrap_or_default();
-    all.extend(extra);
-    all
 }
 
 /// What is asked of the token endpoint.
