@@ -74,6 +74,16 @@ async fn an_exchanged_client_secret_costs_no_consent() {
 }
 
 #[tokio::test]
+async fn what_a_profile_obtained_without_a_person_is_nobodys_once_people_consent() {
+    let scene = ScriptedScene::machine().await;
+    let gateway = scene.config.start().await;
+    gateway.token_used().await;
+    let (_, _, mut config) = gateway.stop().await;
+    config.profile("calendar", "script", "gateway", "authorization_code", r#"["calendar"]"#);
+    config.start().await.call("/calendar/events").await.expect_status(403);
+}
+
+#[tokio::test]
 async fn a_used_callback_stays_used_after_a_restart() {
     let scene = Scene::person().await;
     let gateway = scene.config.start().await;

@@ -91,8 +91,12 @@ async fn attempt(
             rekey::finish(context, &stored).await.map_err(Setback::Final)?;
             return Err(Setback::Raced);
         }
-        // Nobody's consent is at stake: what another credential obtained is left behind at once.
-        Ok(Some(stored)) if !context.is_current(&stored.record) && !needs_person => {
+        // What another credential obtained, or the profile without a person, is left behind at once.
+        Ok(Some(stored)) if !context.is_current(&stored.record) => {
+            if needs_person {
+                let absent = context.publish(context.never_connected(subject));
+                return Err(Setback::Final(authorization_required(&absent, Reason::ProviderChanged)));
+            }
             (context.new_record(), Expected::Revision(stored.revision), None)
         }
         Ok(Some(stored)) => {
