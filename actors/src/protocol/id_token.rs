@@ -114,6 +114,8 @@ pub struct IdTokenClaims {
     pub iat: Timestamp,
     /// When the person logged in.
     pub auth_time: Option<Timestamp>,
+    /// How strongly the person logged in: the class of it.
+    pub acr: Option<String>,
 }
 
 impl IdTokenClaims {
@@ -199,6 +201,7 @@ fn check_claims(
         exp,
         iat,
         auth_time: moment(claims, "auth_time")?,
+        acr: claims.get("acr").and_then(Value::as_str).map(str::to_owned),
     })
 }
 

@@ -271,6 +271,7 @@ impl World {
             obtained_at: now,
             expiry: Expiry::Stated { at: now.after(Duration::from_secs(seconds)) },
             refresh_token: Some(RefreshToken::new("refresh-0").unwrap()),
+            refresh_token_obtained_at: None,
             requested_scope: None,
             scope: None,
             identity: None,
