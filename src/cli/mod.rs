@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::environment::Environment;
+use crate::config::error::ConfigErrors;
 use crate::config::{self, GatewayConfig};
 use connections::ConnectionsCommand;
 
@@ -160,6 +161,9 @@ fn check(
     let config = config::load(&args.config, environment).map_err(|errors| errors.to_string())?;
     for warning in &config.warnings {
         writeln!(errors, "warning: {warning}").map_err(|error| error.to_string())?;
+    }
+    if !config.expired.is_empty() {
+        return Err(ConfigErrors(config.expired).to_string());
     }
     let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     Ok(Printed::new(format!(

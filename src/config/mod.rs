@@ -31,6 +31,7 @@ mod store;
 mod tests;
 mod tls;
 mod urls;
+mod validity;
 mod variables;
 mod warnings;
 
@@ -50,7 +51,7 @@ use url::Url;
 
 use crate::caller_auth::ConfiguredCaller;
 use environment::Environment;
-use error::{ConfigError, ConfigErrors, Faults};
+use error::{ConfigError, ConfigErrors, Dated, Faults};
 use file::{GatewayFile, ListenersFile};
 use reader::{Node, Read, Table};
 use secret_source::Secrets;
@@ -78,6 +79,9 @@ pub struct GatewayConfig {
     pub routing: RoutingTable,
     /// What is allowed and yet most likely a slip, such as a profile that no route uses.
     pub warnings: Vec<ConfigError>,
+    /// Certificates that have ended: a fault to whoever checks it, and none that keeps a gateway from
+    /// starting.
+    pub expired: Vec<ConfigError>,
 }
 
 /// `[server]`
@@ -186,7 +190,9 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let routing = routes::with_needs(routing, &profiles, &callers);
     let mut warnings = warnings::warnings(file, secrets.environment);
     warnings.extend(warnings::key_names(profile_files, &profiles));
-    warnings.extend(warnings::certificates(profile_files, &profiles, SystemClock.now()));
+    validity::of_signing_keys(profile_files, &profiles, SystemClock.now(), faults);
+    let Dated { expired, soon } = std::mem::take(faults.dated());
+    warnings.extend(soon);
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -196,5 +202,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         callers,
         routing,
         warnings,
+        expired,
     })
 }

@@ -252,6 +252,7 @@ pub fn aged_connection(
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(lifetime)) },
         refresh_token: None,
+        refresh_token_obtained_at: None,
         requested_scope: None,
         scope: None,
         identity: None,
