@@ -126,7 +126,7 @@ impl RunningApp {
     /// # Errors
     /// [`AppError`]; nothing was served then, and nothing stored was changed.
     pub async fn start(config: GatewayConfig) -> Result<Self, AppError> {
-        for warning in config.warnings.iter().chain(&config.expired) {
+        for warning in config.warnings.iter().chain(&config.invalid_certificates) {
             tracing::warn!("{warning}");
         }
         let sockets = Sockets::bind(&config.listeners)?;

@@ -162,8 +162,8 @@ fn check(
     for warning in &config.warnings {
         writeln!(errors, "warning: {warning}").map_err(|error| error.to_string())?;
     }
-    if !config.expired.is_empty() {
-        return Err(ConfigErrors(config.expired).to_string());
+    if !config.invalid_certificates.is_empty() {
+        return Err(ConfigErrors(config.invalid_certificates).to_string());
     }
     let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     Ok(Printed::new(format!(

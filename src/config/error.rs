@@ -121,10 +121,10 @@ pub(super) struct Faults(Vec<ConfigError>, Dated);
 /// What is amiss only because of the date: a gateway starts with it all the same.
 #[derive(Debug, Default)]
 pub(super) struct Dated {
-    /// What has ended.
-    pub(super) expired: Vec<ConfigError>,
-    /// What ends soon, or has not begun.
-    pub(super) soon: Vec<ConfigError>,
+    /// What has ended, or has not begun.
+    pub(super) invalid: Vec<ConfigError>,
+    /// What soon ends.
+    pub(super) ending: Vec<ConfigError>,
 }
 
 impl Faults {
@@ -141,8 +141,8 @@ impl Faults {
     /// Notes `others` as well.
     pub(super) fn append(&mut self, others: Self) {
         self.0.extend(others.0);
-        self.1.expired.extend(others.1.expired);
-        self.1.soon.extend(others.1.soon);
+        self.1.invalid.extend(others.1.invalid);
+        self.1.ending.extend(others.1.ending);
     }
 
     /// What the date makes amiss.

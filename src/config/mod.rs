@@ -79,9 +79,9 @@ pub struct GatewayConfig {
     pub routing: RoutingTable,
     /// What is allowed and yet most likely a slip, such as a profile that no route uses.
     pub warnings: Vec<ConfigError>,
-    /// Certificates that have ended: a fault to whoever checks it, and none that keeps a gateway from
-    /// starting.
-    pub expired: Vec<ConfigError>,
+    /// Certificates of ours that are not valid now: `check` refuses them, and a gateway starts with them,
+    /// since a date must not keep the other profiles from serving.
+    pub invalid_certificates: Vec<ConfigError>,
 }
 
 /// `[server]`
@@ -191,8 +191,8 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let mut warnings = warnings::warnings(file, secrets.environment);
     warnings.extend(warnings::key_names(profile_files, &profiles));
     validity::of_signing_keys(profile_files, &profiles, SystemClock.now(), faults);
-    let Dated { expired, soon } = std::mem::take(faults.dated());
-    warnings.extend(soon);
+    let Dated { invalid, ending } = std::mem::take(faults.dated());
+    warnings.extend(ending);
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -202,6 +202,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         callers,
         routing,
         warnings,
-        expired,
+        invalid_certificates: invalid,
     })
 }

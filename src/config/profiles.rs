@@ -84,6 +84,9 @@ impl Profiles<'_> {
         let own = client.as_ref().and_then(|client| client.auth());
         check_certificate(file, own.zip(auth_row), faults);
         let needs = Needs { person, device, identity };
+        if let Some(provider) = &provider {
+            check_par(file, &provider.details, &needs, faults);
+        }
         let fits = provider.as_ref().is_some_and(|provider| {
             enough(&provider.details, needs, provider_place(file), faults)
                 && registration::can_register(&provider.details, file, faults)
@@ -227,6 +230,20 @@ fn check_iss(file: &ProfileFile, profile: &Profile, faults: &mut Faults) {
         faults.push(
             asked,
             format!("wants `iss` in responses, and provider `{name}` has no `issuer` to compare with"),
+        );
+    }
+}
+
+/// Requests can be pushed (RFC 9126) only where it is known where to.
+fn check_par(file: &ProfileFile, provider: &ProviderDetails, needs: &Needs, faults: &mut Faults) {
+    let Some(par) = file.par.as_ref().filter(|par| par.value) else { return };
+    let known = provider.endpoints.pushed_authorization_request_endpoint.is_some();
+    if needs.person && !needs.device && !known && provider.issuer.is_none() {
+        let name = &provider.name;
+        let key = "pushed_authorization_request_endpoint";
+        faults.push(
+            &par.at,
+            format!("provider `{name}` has neither `{key}` nor `issuer`, and `par` needs one"),
         );
     }
 }

@@ -89,6 +89,7 @@ pub(super) fn filled(
         details: ProviderDetails {
             name: name.to_owned(),
             issuer,
+            grants_given: file.grants.is_some(),
             endpoints: endpoints?,
             outbound: Arc::new(Outbound::default()),
             quirks: Arc::new(quirks?),

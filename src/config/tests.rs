@@ -6,6 +6,7 @@ mod callers;
 mod catalogue;
 mod faults;
 mod keys;
+mod pages;
 mod providers;
 mod reach;
 

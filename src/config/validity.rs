@@ -24,11 +24,11 @@ pub(super) fn check(
 ) {
     let dated = faults.dated();
     let (list, problem) = if until <= now {
-        (&mut dated.expired, format!("ended at {until}; put a new one in its place"))
+        (&mut dated.invalid, format!("ended at {until}; put a new one in its place"))
     } else if from > now {
-        (&mut dated.soon, format!("begins at {from}, which is not yet; use the one before until then"))
+        (&mut dated.invalid, format!("begins at {from}, which is not yet; use the one before until then"))
     } else if until <= now.after(SOON) {
-        (&mut dated.soon, format!("ends at {until}; put a new one in its place before"))
+        (&mut dated.ending, format!("ends at {until}; put a new one in its place before"))
     } else {
         return;
     };

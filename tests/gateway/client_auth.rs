@@ -260,7 +260,7 @@ async fn a_person_connects_refreshes_and_revokes_with_a_signing_client() {
 }
 
 /// The claims of an assertion that was sent, once the key's public half has verified it.
-fn verified(jwt: &str, key: &SigningKey) -> Map<String, Value> {
+pub(crate) fn verified(jwt: &str, key: &SigningKey) -> Map<String, Value> {
     let jwk = key.public_jwk();
     let member = |name: &str| jwk[name].as_str().unwrap();
     let verifier = DecodingKey::from_ec_components(member("x"), member("y")).unwrap();
@@ -318,6 +318,23 @@ async fn an_assertion_vouches_for_each_subject_without_consent_and_anew_each_tim
     assert_eq!(http_keys(&gateway).await, [key.public_jwk()]);
     let assertions: Vec<String> = forms.iter().map(|form| form["assertion"].clone()).collect();
     gateway.assert_no_secret_in_log(&assertions);
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_fails_the_check_and_keeps_no_gateway_from_starting() {
+    let mut scene = ScriptedScene::machine().await;
+    let key = file(&scene.config, "key.pem", keys::RSA);
+    let ended = file(&scene.config, "ended.pem", keys::RSA_EXPIRED_CERTIFICATE);
+    let lines = format!("signing_key = {key}\ncertificate = {ended}");
+    machine(&mut scene.config, "c", "private_key_jwt", &lines);
+    scene.config.section("providers.idp", &scene.server.provider_toml());
+    let finished = scene.config.run("check").await;
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    let text = finished.text();
+    assert!(text.contains("profiles.calendar.certificate: the certificate of signing key "), "{text}");
+    assert!(text.contains("ended at 2021-01-01T00:00:00Z; put a new one in its place"), "{text}");
+    assert!(!text.contains("good"), "{text}");
+    scene.config.start().await.token_used().await;
 }
 
 #[tokio::test]

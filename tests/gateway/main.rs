@@ -21,6 +21,8 @@ mod full_store;
 mod keycloak;
 mod kill;
 mod lifecycle;
+mod matrix;
+mod metadata;
 mod mtls;
 mod panics;
 mod password;

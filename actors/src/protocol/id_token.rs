@@ -123,11 +123,6 @@ impl IdTokenClaims {
     pub fn identity(&self) -> IdentityClaims {
         IdentityClaims { iss: self.iss.clone(), sub: self.sub.clone() }
     }
-
-    /// Whether a refresh's ID token is about the same person (OpenID Connect Core section 12.2).
-    pub fn continues(&self, identity: &IdentityClaims) -> bool {
-        self.iss == identity.iss && self.sub == identity.sub
-    }
 }
 
 /// Verifies signature and claims. The header chooses nothing but a key of `keys` and an algorithm

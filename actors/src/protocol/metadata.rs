@@ -87,7 +87,10 @@ pub enum MetadataError {
     Member(&'static str),
     /// RFC 8414 section 3.3: whoever wrote it speaks for another issuer. Mend `issuer` if the one
     /// found is right, character by character.
-    #[error("the metadata document is for the issuer {found:?}, not for {expected:?}")]
+    #[error(
+        "the metadata document is for the issuer {found:?}, not for {expected:?}; set the provider's `issuer` to the \
+             one that is right, character by character"
+    )]
     IssuerMismatch {
         /// The configured issuer.
         expected: String,

@@ -73,7 +73,7 @@ pub enum TemplateError {
     /// A placeholder that is none.
     #[error(
         "has the unknown placeholder {{{0}}}; known: {{subject}}, {{caller.name}}, {{header.NAME}}, \
-         {{query.NAME}}, {{claim.NAME}}"
+         {{query.NAME}}, {{claim.NAME}}; a brace that begins none is written twice"
     )]
     Unknown(String),
     /// A header with the caller's own credential.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use actix::{Actor, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture};
 
 use super::authorization;
+use super::capabilities;
 use super::consent::{self, Revoked};
 use super::context::ProviderContext;
 use super::device;
@@ -75,7 +76,14 @@ impl Handler<GetAccessToken> for ProviderActor {
 
     fn handle(&mut self, message: GetAccessToken, _: &mut Self::Context) -> Self::Result {
         let GetAccessToken { subject, origin, rejected, call } = message;
-        Box::pin(join(self.context.clone(), subject, Want::Usable { origin, rejected, call }))
+        let context = self.context.clone();
+        Box::pin(async move {
+            let outcome = join(context.clone(), subject, Want::Usable { origin, rejected, call }).await;
+            if let Err(TokenError::AuthorizationRequired { .. }) = &outcome {
+                capabilities::check_before_consent(&context).await?;
+            }
+            outcome
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::capabilities::{self, no_par_endpoint};
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::grant_request::before_any_grant;
@@ -44,14 +45,12 @@ async fn target(
     params: &AuthorizationParams,
 ) -> Result<AuthorizationTarget, Failure> {
     let metadata = context.discovery.metadata().await?;
+    capabilities::check(&context.profile, &metadata)?;
     let endpoint = metadata.authorization_endpoint()?;
     let client = context.client().await?;
     let registration = &context.profile.registration;
     let name = registration.provider.quirks.parameter("client_id");
     let params = &params.clone().of_client(name, &client.client_id);
-    if let Some(algorithm) = registration.dpop {
-        metadata.check_dpop(algorithm)?;
-    }
     let requires =
         |flag: fn(&AuthorizationServerMetadata) -> bool| metadata.document.as_deref().is_some_and(flag);
     let pushes = registration.authorization.pushed || requires(|d| d.require_pushed_authorization_requests);
@@ -137,12 +136,8 @@ async fn push(
     metadata: &ResolvedMetadata,
     request: TokenRequest,
 ) -> Result<PushedRequest, Failure> {
-    let endpoint = metadata.endpoints.pushed_authorization_request_endpoint.as_ref().ok_or_else(|| {
-        refused(
-            "`par` needs the provider's pushed_authorization_request_endpoint, which is unknown; configure it, \
-             or an issuer that names it, or take `par` out",
-        )
-    })?;
+    let endpoint =
+        metadata.endpoints.pushed_authorization_request_endpoint.as_ref().ok_or_else(no_par_endpoint)?;
     let to = Addressee { profile: &context.profile, client, metadata, endpoint };
     let read = |answer: &IncomingResponse| {
         let read = parse_pushed_answer(answer.status, &answer.headers, &answer.body, context.now());

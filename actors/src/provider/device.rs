@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::capabilities;
 use super::consent;
 use super::context::ProviderContext;
 use super::error::TokenError;
@@ -34,6 +35,7 @@ async fn request(
     params: &[(String, String)],
 ) -> Result<DeviceAuthorization, Failure> {
     let metadata = context.discovery.metadata().await?;
+    capabilities::check(&context.profile, &metadata)?;
     let endpoint = metadata.endpoints.device_authorization_endpoint.as_ref();
     let endpoint = endpoint.ok_or_else(|| unknown("device_authorization_endpoint"))?;
     let client = context.client().await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::capabilities;
 use super::context::ProviderContext;
 use super::expiry::expiry_of;
 use crate::authorization_server::ResolvedMetadata;
@@ -161,6 +162,9 @@ async fn attempt(
     dpop_key: Option<&DpopKey>,
 ) -> Result<Granted, Failure> {
     let metadata = context.discovery.metadata().await?;
+    if let Ask::Obtain { .. } = ask {
+        capabilities::check(&context.profile, &metadata)?;
+    }
     if let Some(key) = dpop_key {
         metadata.check_dpop(key.algorithm())?;
     }

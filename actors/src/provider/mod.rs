@@ -2,7 +2,8 @@
 //!
 //! Reading order: `messages`, `actor` (who works on a connection), `context` (what all of it shares),
 //! `flights` (one at a time), `want` (what is asked for), `scopes` (what is asked for beyond the
-//! profile's), `client` and `registration` (who we are), `exchange` (obtain or refresh), `grant_request`
+//! profile's), `client` and `registration` (who we are), `capabilities`
+//! (whether the server has what is wanted), `exchange` (obtain or refresh), `grant_request`
 //! and `expiry` (one request, and how long its token lives), `records` and `save` (durable before used),
 //! `authorization` (where to send a browser), `device` (consent on another device), `consent` (changes
 //! from outside), `rekey` (under another subject), `introspection`, `userinfo` (who the person is),
@@ -11,6 +12,7 @@
 pub mod actor;
 mod authorization;
 pub mod breaker;
+mod capabilities;
 mod client;
 mod consent;
 pub mod context;

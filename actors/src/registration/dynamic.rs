@@ -28,7 +28,7 @@ pub struct DynamicRegistration {
 
 /// The grants of a profile's grant `name`, and whether it has an authorization response
 /// (RFC 7591 section 2.1).
-fn grant_types(name: &str) -> (&[&'static str], bool) {
+pub fn grant_types(name: &str) -> (&[&'static str], bool) {
     match name {
         "authorization_code" => (&["authorization_code", "refresh_token"], true),
         "client_credentials" => (&["client_credentials"], false),

@@ -14,6 +14,8 @@ pub struct ProviderDetails {
     pub name: String,
     /// Its issuer identifier, exactly as configured; when set, metadata is discovered from it.
     pub issuer: Option<String>,
+    /// Whether the configuration says which grants it supports; then its metadata is not asked.
+    pub grants_given: bool,
     /// Endpoints given by hand; they win over discovered ones.
     pub endpoints: Endpoints,
     /// How its servers are reached.

@@ -83,14 +83,16 @@ fn a_certificate_of_a_key_that_has_ended_is_told_and_keeps_nothing_from_starting
     for (table, place) in [(SIGNER, "profiles.crm.certificate"), (BEARER, "profiles.crm.assertion")] {
         let config = with_profile(&format!("{table}{lines}"), &files).unwrap();
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-        let [warning] = config.expired.as_slice() else { panic!("{:?}", config.expired) };
+        let [warning] = config.invalid_certificates.as_slice() else {
+            panic!("{:?}", config.invalid_certificates)
+        };
         let warning = warning.to_string();
         assert!(warning.contains(&format!("{place}: the certificate of signing key ")), "{warning}");
         assert!(warning.ends_with(" ended at 2021-01-01T00:00:00Z; put a new one in its place"), "{warning}");
     }
     let files: [(&str, &[u8]); 2] = [("rsa.pem", keys::RSA), ("old.pem", keys::RSA_CERTIFICATE)];
     let good = with_profile(&format!("{SIGNER}{lines}"), &files).unwrap();
-    assert!(good.warnings.is_empty() && good.expired.is_empty());
+    assert!(good.warnings.is_empty() && good.invalid_certificates.is_empty());
 }
 
 #[test]

@@ -130,7 +130,9 @@ fn a_client_certificate_that_has_ended_is_told_and_keeps_nothing_from_starting()
     ] {
         let config = loaded(folder.path(), "", &profile, route);
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-        let [expired] = config.expired.as_slice() else { panic!("{:?}", config.expired) };
+        let [expired] = config.invalid_certificates.as_slice() else {
+            panic!("{:?}", config.invalid_certificates)
+        };
         let text = format!(
             "{place}: the certificate in old.pem ended at 2001-01-01T00:00:00Z; put a new one in its place"
         );
@@ -138,7 +140,7 @@ fn a_client_certificate_that_has_ended_is_told_and_keeps_nothing_from_starting()
     }
     let soon = "tls = { cert = \"soon.pem\", key = \"soon.key\" }";
     let config = loaded(folder.path(), "", soon, "");
-    assert!(config.expired.is_empty(), "{:?}", config.expired);
+    assert!(config.invalid_certificates.is_empty(), "{:?}", config.invalid_certificates);
     let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
     assert!(warning.to_string().contains("profiles.books.tls.cert: the certificate in soon.pem ends at "));
 }
