@@ -64,7 +64,7 @@ pub enum Reason {
     NeverConnected,
     /// The authorization server said `invalid_grant`: revoked, expired or used elsewhere.
     GrantRevoked,
-    /// The access token ended and no refresh token was given.
+    /// The access token ended, and no refresh token was given, or the one that was has ended, too.
     NoRefreshToken,
     /// The profile names another authorization server than the one that issued the token set.
     ProviderChanged,
@@ -307,8 +307,8 @@ pub struct Connection {
     pub created_at: Timestamp,
     /// What is held.
     pub state: ConnectionState,
-    /// Whether a new token set can be had without the person.
-    pub renewable: bool,
+    /// Whether a new token set can be had without the person, and if not, why.
+    pub renewal: Result<(), Reason>,
     /// One of [`SURE`], [`DOUBTFUL`] and [`REFUSED`].
     standing: AtomicU8,
     ready: Option<ReadyToken>,
@@ -335,7 +335,7 @@ impl Connection {
         origins: OriginSet,
         created_at: Timestamp,
         state: ConnectionState,
-        renewable: bool,
+        renewal: Result<(), Reason>,
         refresh: &RefreshPolicy,
     ) -> Self {
         let ready = match &state {
@@ -345,9 +345,10 @@ impl Connection {
                 let refresh_from = refresh.refresh_from(tokens);
                 let token = &tokens.access_token;
                 let (authorization, bound) = match (tokens.token_type, &tokens.dpop_key) {
-                    (TokenType::Dpop, Some(key)) => {
-                        (token.header("DPoP"), Some(Box::new(BoundToken::new(key.clone(), token))))
-                    }
+                    (TokenType::Dpop, Some(key)) => (
+                        token.header(TokenType::Dpop.scheme()),
+                        Some(Box::new(BoundToken::new(key.clone(), token))),
+                    ),
                     _ => (token.bearer_header(), None),
                 };
                 ReadyToken {
@@ -356,7 +357,7 @@ impl Connection {
                     bound,
                     fingerprint: tokens.access_token.fingerprint(),
                     usable_until,
-                    refresh_from: if renewable { refresh_from } else { usable_until },
+                    refresh_from: if renewal.is_ok() { refresh_from } else { usable_until },
                 }
             }),
         };
@@ -367,7 +368,7 @@ impl Connection {
             origins,
             created_at,
             state,
-            renewable,
+            renewal,
             standing: AtomicU8::new(SURE),
             ready,
             refresh_asked_at,
@@ -398,14 +399,6 @@ impl Connection {
                 .refresh_asked_at
                 .compare_exchange(asked_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
-    }
-
-    /// Why no new token set can be had without the person.
-    pub fn why_not_renewable(&self) -> Reason {
-        match self.state.tokens() {
-            Some(tokens) if tokens.refresh_token.is_some() => Reason::ProviderChanged,
-            _ => Reason::NoRefreshToken,
-        }
     }
 
     /// Whether it holds a token set that is not durable yet.

@@ -38,11 +38,16 @@ impl Profile {
     pub fn call_needs(&self) -> CallNeeds {
         let params = [true, false].into_iter().flat_map(|refresh| self.registration.further_params(refresh));
         let of_params = params.flat_map(|(_, template)| template.placeholders()).cloned();
-        // A person's browser comes without a call, so their requests' own parameters ask nothing of one.
+        // A person's request has them, which asks nothing of a call.
         let details = (!self.grant.needs_person()).then(|| self.registration.authorization.placeholders());
         let all = of_params.chain(self.grant.placeholders()).chain(details.into_iter().flatten());
         CallNeeds {
             values: all.filter(|placeholder| *placeholder != Placeholder::Subject).collect(),
+            callers_word_names_subject: self
+                .grant
+                .subject_placeholders()
+                .iter()
+                .any(Placeholder::is_callers_word),
             caller_token: self.grant.needs_caller_token(),
             assertion: self.grant.needs_assertion(),
         }

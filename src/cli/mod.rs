@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::environment::Environment;
+use crate::config::error::ConfigErrors;
 use crate::config::{self, GatewayConfig};
 use connections::ConnectionsCommand;
 
@@ -162,8 +163,7 @@ fn check(
         writeln!(errors, "warning: {warning}").map_err(|error| error.to_string())?;
     }
     if !config.invalid_certificates.is_empty() {
-        let faults: Vec<String> = config.invalid_certificates.iter().map(ToString::to_string).collect();
-        return Err(faults.join("\n"));
+        return Err(ConfigErrors(config.invalid_certificates).to_string());
     }
     let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     Ok(Printed::new(format!(

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use claviger_actors::protocol::identifiers::Subject;
 use claviger_actors::protocol::json_template::JsonTemplate;
 use claviger_actors::protocol::signing_key::{SignatureAlgorithm, SigningKey};
 use claviger_actors::protocol::template::Template;
@@ -15,6 +16,7 @@ use url::Url;
 use super::error::Faults;
 use super::fapi;
 use super::file::ProfileFile;
+use super::params;
 use super::reader::{Located, OneOrMore};
 
 /// Longest `max_age`; more makes no sense.
@@ -97,10 +99,12 @@ fn has_type(detail: &Value) -> bool {
     detail["type"].as_str().is_some_and(|name| !name.is_empty())
 }
 
-/// Checks the keys of `file`. Every fault is told.
+/// Checks the keys of `file`. Every fault is told. What asks a `person` knows of a call only its subject:
+/// a connect link comes without one.
 pub(super) fn options(
     file: &ProfileFile,
     documents: Documents,
+    person: bool,
     faults: &mut Faults,
 ) -> Option<AuthorizationOptions> {
     let mut text = |text: &Option<Located<String>>| match text {
@@ -109,15 +113,31 @@ pub(super) fn options(
             faults.push(&text.at, "is empty");
             None
         }
-        Some(text) => faults.note(&text.at, Template::parse(&text.value)).map(Some),
+        Some(text) => {
+            let template = faults.note(&text.at, Template::parse(&text.value))?;
+            if let Some(problem) = params::beyond_subject(template.placeholders()) {
+                faults.push(&text.at, problem);
+                return None;
+            }
+            Some(Some(template))
+        }
     };
     let acr_values = text(&file.acr_values);
     let prompt = text(&file.prompt);
     let login_hint = text(&file.login_hint);
+    for (key, document, known) in [
+        ("claims", &documents.claims, false),
+        ("authorization_details", &documents.authorization_details, !person),
+    ] {
+        let Some(document) = document.as_ref().filter(|_| !known) else { continue };
+        if let Some(problem) = params::beyond_subject(&document.placeholders()) {
+            faults.push(&file.at.join(key), problem);
+        }
+    }
     let max_age = max_age(file, faults);
     let fapi = fapi::is_wanted(file);
     let resources = file.resource.as_ref().map_or(Some(Vec::new()), |list| resources(list, faults));
-    Some(AuthorizationOptions {
+    let options = AuthorizationOptions {
         pushed: file.par.as_ref().map_or(fapi, |par| par.value),
         require_iss: file.require_iss.as_ref().map_or(fapi, |required| required.value),
         request_object: documents.request_object,
@@ -129,15 +149,22 @@ pub(super) fn options(
         claims: documents.claims,
         authorization_details: documents.authorization_details,
         resources: resources?,
-    })
+    };
+    if options.essential_acr(&Subject::shared()).is_some() && !asks_for_id_token(file) {
+        let problem = "makes `acr` essential, which is checked in the ID token; add \"openid\" to `scopes`";
+        faults.push(&file.at.join("claims"), problem);
+    }
+    Some(options)
+}
+
+fn asks_for_id_token(file: &ProfileFile) -> bool {
+    file.scopes.as_ref().is_some_and(|scopes| scopes.value.iter().any(|scope| scope == "openid"))
 }
 
 /// It is checked in the ID token, so there must be one.
 fn max_age(file: &ProfileFile, faults: &mut Faults) -> Option<Option<Duration>> {
     let Some(age) = &file.max_age else { return Some(None) };
-    let openid =
-        file.scopes.as_ref().is_some_and(|scopes| scopes.value.iter().any(|scope| scope == "openid"));
-    if !openid {
+    if !asks_for_id_token(file) {
         faults.push(&age.at, "is checked in the ID token; add \"openid\" to `scopes`");
         return None;
     }

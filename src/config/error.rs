@@ -116,7 +116,16 @@ impl fmt::Display for ConfigErrors {
 
 /// Gathers faults, so that all of them are told at once.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Vec<ConfigError>);
+pub(super) struct Faults(Vec<ConfigError>, Dated);
+
+/// What is amiss only because of the date: a gateway starts with it all the same.
+#[derive(Debug, Default)]
+pub(super) struct Dated {
+    /// What has ended, or has not begun.
+    pub(super) invalid: Vec<ConfigError>,
+    /// What soon ends.
+    pub(super) ending: Vec<ConfigError>,
+}
 
 impl Faults {
     /// Notes a fault.
@@ -132,6 +141,13 @@ impl Faults {
     /// Notes `others` as well.
     pub(super) fn append(&mut self, others: Self) {
         self.0.extend(others.0);
+        self.1.invalid.extend(others.1.invalid);
+        self.1.ending.extend(others.1.ending);
+    }
+
+    /// What the date makes amiss.
+    pub(super) fn dated(&mut self) -> &mut Dated {
+        &mut self.1
     }
 
     /// Notes a fault, unless one was noted at `place`, within it or around it: then this one follows

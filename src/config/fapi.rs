@@ -1,14 +1,19 @@
 //! `security_profile = "fapi2"`: what the FAPI 2.0 Security Profile asks of a client (section 5.3.3).
 //! What is on by it need not be written; what contradicts it is a fault.
 
+use std::sync::Arc;
+
 use claviger_actors::profile::Profile;
+use claviger_actors::registration::ProviderDetails;
 use claviger_actors::registration::authorization::FAPI_ALGORITHMS;
+use claviger_actors::registration::quirks::AssertionAudience;
 
 use super::error::{Faults, Place};
 use super::file::ProfileFile;
 use super::reader::Located;
 
 const NAME: &str = "fapi2";
+const AUDIENCE: &str = "client_assertion_audience";
 const CLIENT_AUTH: [&str; 3] = ["private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"];
 
 /// Whether the profile asks for it.
@@ -19,6 +24,12 @@ pub(super) fn is_wanted(file: &ProfileFile) -> bool {
 /// Whether access tokens are bound to the client's certificate (RFC 8705 section 3).
 pub(super) fn is_certificate_bound(file: &ProfileFile) -> bool {
     file.certificate_bound_tokens.as_ref().is_some_and(|bound| bound.value)
+}
+
+/// The audience of client assertions is the issuer, whatever the provider takes of other clients (section
+/// 5.3.3.1).
+pub(super) fn settle(provider: &mut ProviderDetails) {
+    Arc::make_mut(&mut provider.quirks).client_assertion_audience = AssertionAudience::Issuer;
 }
 
 /// Notes what is wrong with the name, and what the file contradicts it with. This needs no checked
@@ -44,6 +55,13 @@ pub(super) fn check_file(file: &ProfileFile, faults: &mut Faults) {
     if let Some(pkce) = file.pkce.as_ref().filter(|pkce| pkce.value != "S256") {
         faults.push(&pkce.at, format!("contradicts security_profile = \"{NAME}\", which wants \"S256\""));
     }
+    if let Some(audience) = file.settings.get(AUDIENCE)
+        && !audience.value.is_text("issuer")
+    {
+        let problem =
+            format!("contradicts security_profile = \"{NAME}\", which wants \"issuer\"; take it out");
+        faults.push(&audience.at, problem);
+    }
     let method = file.client_auth.as_ref();
     if method.is_none_or(|method| !CLIENT_AUTH.contains(&method.value.as_str())) {
         let place = method.map_or_else(|| file.at.join("client_auth"), |method| method.at.clone());
@@ -59,6 +77,14 @@ pub(super) fn check(file: &ProfileFile, profile: &Profile, faults: &mut Faults) 
         return;
     }
     let registration = &profile.registration;
+    let signs = profile.client.auth().is_some_and(|auth| auth.signing_keys().is_some());
+    if let (true, None, Some(name)) = (signs, &registration.provider.issuer, &file.security_profile) {
+        let provider = &registration.provider.name;
+        let problem = format!(
+            "makes the issuer the audience of client assertions, and provider `{provider}` has no `issuer`"
+        );
+        faults.unless_noted(&name.at, problem);
+    }
     let allowed = FAPI_ALGORITHMS.join(", ");
     let mut weak = |place: &Place, name: &str| {
         let problem = format!("`{name}` is not allowed by security_profile = \"{NAME}\"; use {allowed}");

@@ -194,6 +194,8 @@ table! {
         refresh_params: BTreeMap<String, Located<Parameter>>,
         /// Lifetime of a token whose answer has no `expires_in`.
         default_token_lifetime: Located<Duration>,
+        /// Lifetime of a refresh token, which no answer states.
+        default_refresh_token_lifetime: Located<Duration>,
         /// Between scopes, if not a space.
         scope_separator: Located<String>,
         /// Name of the `scope` parameter, if another.
@@ -360,6 +362,8 @@ table! {
         id_token_signing_alg: Located<String>,
         /// Lifetime of a token whose answer has no `expires_in`.
         default_token_lifetime: Located<Duration>,
+        /// Lifetime of a refresh token, which no answer states.
+        default_refresh_token_lifetime: Located<Duration>,
         /// Whether the provider is asked when a token ends of which nothing else is known (RFC 7662).
         introspect_expiry: Located<bool>,
         /// Whether tokens are bound to a key of the connection's own (RFC 9449).

@@ -31,6 +31,7 @@ mod store;
 mod tests;
 mod tls;
 mod urls;
+mod validity;
 mod variables;
 mod warnings;
 
@@ -50,7 +51,7 @@ use url::Url;
 
 use crate::caller_auth::ConfiguredCaller;
 use environment::Environment;
-use error::{ConfigError, ConfigErrors, Faults};
+use error::{ConfigError, ConfigErrors, Dated, Faults};
 use file::{GatewayFile, ListenersFile};
 use reader::{Node, Read, Table};
 use secret_source::Secrets;
@@ -78,8 +79,8 @@ pub struct GatewayConfig {
     pub routing: RoutingTable,
     /// What is allowed and yet most likely a slip, such as a profile that no route uses.
     pub warnings: Vec<ConfigError>,
-    /// Certificates of signing keys that are not valid now: `check` refuses them, and a gateway starts
-    /// with them, since a date must not keep the other profiles from serving.
+    /// Certificates of ours that are not valid now: `check` refuses them, and a gateway starts with them,
+    /// since a date must not keep the other profiles from serving.
     pub invalid_certificates: Vec<ConfigError>,
 }
 
@@ -189,8 +190,9 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let routing = routes::with_needs(routing, &profiles, &callers);
     let mut warnings = warnings::warnings(file, secrets.environment);
     warnings.extend(warnings::key_names(profile_files, &profiles));
-    let certificates = warnings::certificates(profile_files, &profiles, SystemClock.now());
-    warnings.extend(certificates.ending);
+    validity::of_signing_keys(profile_files, &profiles, SystemClock.now(), faults);
+    let Dated { invalid, ending } = std::mem::take(faults.dated());
+    warnings.extend(ending);
     Some(GatewayConfig {
         server: server?,
         listeners: listeners?,
@@ -200,6 +202,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         callers,
         routing,
         warnings,
-        invalid_certificates: certificates.invalid,
+        invalid_certificates: invalid,
     })
 }

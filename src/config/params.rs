@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use claviger_actors::client_auth;
+use claviger_actors::client_auth::CLIENT_AUTH_METHODS;
+use claviger_actors::grants::GRANTS;
 use claviger_actors::protocol::template::{Placeholder, Template};
 use claviger_actors::registration::Pkce;
 
@@ -11,18 +12,6 @@ use super::error::Faults;
 use super::reader::{Located, Parameter};
 
 const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Client authentications that a provider may be said to take, whether or not a profile can use them
-/// yet (IANA's names, and one of our own).
-pub(super) const KNOWN_CLIENT_AUTH: [&str; 8] = [
-    "client_secret_basic",
-    "client_secret_post",
-    "client_secret_query",
-    "client_secret_jwt",
-    "private_key_jwt",
-    "tls_client_auth",
-    "self_signed_tls_client_auth",
-    "none",
-];
 /// Parameters that the gateway writes itself (RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core).
 const OWN_AUTHORIZE_PARAMS: [&str; 10] = [
     "response_type",
@@ -67,12 +56,7 @@ pub(super) fn of(
             continue;
         }
         let Some(template) = faults.note(&value.at, Template::parse(&value.value.0)) else { continue };
-        let beyond = template.placeholders().find(|placeholder| **placeholder != Placeholder::Subject);
-        if let Some(placeholder) = beyond.filter(|_| person) {
-            let problem = format!(
-                "takes {placeholder} from a call, and a person's browser comes without one; only {{subject}} \
-                 is known then"
-            );
+        if let Some(problem) = beyond_subject(template.placeholders()).filter(|_| person) {
             faults.push(&value.at, problem);
             continue;
         }
@@ -103,7 +87,7 @@ pub(super) fn pkce(text: &Located<String>, faults: &mut Faults) -> Option<Pkce> 
     }
 }
 
-/// Checks `default_token_lifetime`.
+/// Checks `default_token_lifetime` and `default_refresh_token_lifetime`.
 pub(super) fn lifetime(given: &Located<Duration>, faults: &mut Faults) -> Option<Duration> {
     if given.value.is_zero() || given.value > LONGEST_LIFETIME {
         faults.push(&given.at, "must be longer than nothing, and at most a year");
@@ -112,7 +96,20 @@ pub(super) fn lifetime(given: &Located<Duration>, faults: &mut Faults) -> Option
     Some(given.value)
 }
 
-/// Whether `name` is a client authentication.
-pub(super) fn is_client_auth(name: &str) -> bool {
-    KNOWN_CLIENT_AUTH.contains(&name) || client_auth::find(name).is_some()
+/// The names of all grants.
+pub(super) fn grants() -> impl Iterator<Item = &'static str> {
+    GRANTS.iter().map(|row| row.name)
+}
+
+/// The names of all client authentications.
+pub(super) fn client_auths() -> impl Iterator<Item = &'static str> {
+    CLIENT_AUTH_METHODS.iter().map(|row| row.name)
+}
+
+/// What `placeholders` take of a call beyond its subject, in words: a person's browser comes without one.
+pub(super) fn beyond_subject<'p>(placeholders: impl IntoIterator<Item = &'p Placeholder>) -> Option<String> {
+    let beyond = placeholders.into_iter().find(|placeholder| **placeholder != Placeholder::Subject)?;
+    Some(format!(
+        "takes {beyond} from a call, and a person's browser comes without one; only {{subject}} is known then"
+    ))
 }

@@ -15,6 +15,7 @@ use claviger_actors::protocol::signing_key::SignatureAlgorithm;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::registration::credential::CredentialDigest;
 use claviger_actors::registration::policy::{RefreshPolicy, RetryPolicy};
+use claviger_actors::registration::quirks::Presentation;
 use claviger_actors::registration::settings::Settings;
 use claviger_actors::registration::{ClientRegistration, ProviderDetails};
 use url::Url;
@@ -97,17 +98,25 @@ impl Profiles<'_> {
         let token_params = params::of("token_params", file.token_params.as_ref(), person, faults);
         let refresh_params = params::of("refresh_params", file.refresh_params.as_ref(), person, faults);
         fapi::check_file(file, faults);
-        let authorization = authorization::options(file, documents.unwrap_or_default(), faults);
+        let authorization = authorization::options(file, documents.unwrap_or_default(), person, faults);
         let pkce = match &file.pkce {
             Some(text) => params::pkce(text, faults),
             None => Some(defaults.pkce.unwrap_or_default()),
         };
         let id_token_signing_alg = signature(file.id_token_signing_alg.as_ref(), faults);
-        let dpop = dpop(file, faults);
+        let dpop = dpop(file, provider.as_ref(), faults);
+        let default_refresh_token_lifetime = match &file.default_refresh_token_lifetime {
+            Some(given) => params::lifetime(given, faults),
+            None => defaults.default_refresh_token_lifetime,
+        };
         let default_token_lifetime = match &file.default_token_lifetime {
             Some(given) => params::lifetime(given, faults),
             None => defaults.default_token_lifetime,
         };
+
+        if person {
+            check_defaults(defaults, file, faults);
+        }
 
         let profile = id?;
         let origins = OriginSet::new(self.routing.origins_of(&profile));
@@ -125,6 +134,7 @@ impl Profiles<'_> {
             dpop: dpop?,
             id_token_signing_alg,
             default_token_lifetime,
+            default_refresh_token_lifetime,
             introspect_expiry: file.introspect_expiry.as_ref().is_some_and(|flag| flag.value),
             refresh: RefreshPolicy::default(),
             retry: retry?,
@@ -139,8 +149,8 @@ impl Profiles<'_> {
             client_auth_name,
             origins,
         };
-        fapi::check(file, &profile, faults);
         check_iss(file, &profile, faults);
+        fapi::check(file, &profile, faults);
         Some(profile)
     }
 
@@ -168,9 +178,28 @@ impl Profiles<'_> {
                 faults.push(&file.at.join("variables"), problem);
             }
             let mut checked = checked?;
+            if fapi::is_wanted(file) {
+                fapi::settle(&mut checked.details);
+            }
             checked.details.outbound = outbound?;
             Some((checked, outbound::retry(provider)))
         })
+    }
+}
+
+/// A provider's parameters may take what a call brings; where a person consents, there is none.
+fn check_defaults(defaults: &Defaults, file: &ProfileFile, faults: &mut Faults) {
+    let tables = [("token_params", &defaults.token_params), ("refresh_params", &defaults.refresh_params)];
+    for (table, params) in tables {
+        let own = |name: &String| {
+            let table = if table == "token_params" { &file.token_params } else { &file.refresh_params };
+            table.as_ref().is_some_and(|table| table.contains_key(name))
+        };
+        for (name, template) in params.iter().filter(|(name, _)| !own(name)) {
+            if let Some(problem) = params::beyond_subject(template.placeholders()) {
+                faults.push(provider_place(file), format!("has {table}.{name}, which {problem}"));
+            }
+        }
     }
 }
 
@@ -340,7 +369,11 @@ fn signature(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Stri
 }
 
 /// What proofs of possession are signed with; `Some(None)` if there are none (RFC 9449).
-fn dpop(file: &ProfileFile, faults: &mut Faults) -> Option<Option<SignatureAlgorithm>> {
+fn dpop(
+    file: &ProfileFile,
+    provider: Option<&CheckedProvider>,
+    faults: &mut Faults,
+) -> Option<Option<SignatureAlgorithm>> {
     let algorithm = match &file.dpop_signing_alg {
         None => dpop::ALGORITHMS[0],
         Some(name) => {
@@ -356,6 +389,21 @@ fn dpop(file: &ProfileFile, faults: &mut Faults) -> Option<Option<SignatureAlgor
     let wanted = file.dpop.as_ref().map_or(by_profile, |wanted| wanted.value);
     if let (false, Some(name)) = (wanted, &file.dpop_signing_alg) {
         faults.push(&name.at, "is of no use without `dpop = true`");
+    }
+    // RFC 9449 section 7.1: a bound token goes as `Authorization: DPoP`.
+    if wanted
+        && let Some(provider) = provider
+        && provider.details.quirks.presentation != Presentation::default()
+    {
+        let place = file.dpop.as_ref().map(|dpop| &dpop.at);
+        let place = place.or(file.security_profile.as_ref().map(|name| &name.at)).unwrap_or(&file.at);
+        let problem = format!(
+            "cannot go with `access_token_header` or `access_token_scheme` of provider `{}`: a token that is \
+             bound to a key is sent as `Authorization: DPoP`; leave one of the two out",
+            provider.details.name
+        );
+        faults.push(place, problem);
+        return None;
     }
     Some(wanted.then_some(algorithm))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_actors::grants::GRANTS;
+use claviger_actors::client_auth;
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::proxy::templated::{HostPattern, UpstreamTemplate};
 use claviger_actors::registration::outbound::Outbound;
@@ -18,16 +18,6 @@ use super::reader::Located;
 use super::urls;
 use super::variables::{self, Values};
 
-/// Grants that a provider may be said to support, whether or not a profile can use them yet.
-const KNOWN_GRANTS: [&str; 7] = [
-    "authorization_code",
-    "client_credentials",
-    "password",
-    "jwt_bearer",
-    "saml2_bearer",
-    "device_code",
-    "token_exchange",
-];
 const CONFIDENCES: [&str; 3] = ["high", "medium", "low"];
 
 /// A provider as checked.
@@ -58,6 +48,8 @@ pub(super) struct Defaults {
     pub(super) refresh_params: Params,
     /// Lifetime of a token whose answer has no `expires_in`.
     pub(super) default_token_lifetime: Option<Duration>,
+    /// Lifetime of a refresh token.
+    pub(super) default_refresh_token_lifetime: Option<Duration>,
 }
 
 /// Checks a provider that no profile fills in, with samples for its variables.
@@ -139,11 +131,13 @@ fn endpoints(file: &ProviderFile, values: &Values, faults: &mut Faults) -> Optio
 fn defaults(file: &ProviderFile, values: &Values, faults: &mut Faults) -> Option<Defaults> {
     let grants = file.grants.as_ref().map(|list| grants(list, faults));
     let scopes = file.scopes.as_ref().map(|list| scopes(list, values, faults));
-    let client_auth = file.client_auth.as_ref().map(|name| client_auth(name, faults));
+    let client_auth = file.client_auth.as_ref().map(|name| client_auth_name(name, faults));
     let pkce = file.pkce.as_ref().map(|text| params::pkce(text, faults));
-    let authorize_params = params::of("authorize_params", file.authorize_params.as_ref(), false, faults);
+    let authorize_params = params::of("authorize_params", file.authorize_params.as_ref(), true, faults);
     let token_params = params::of("token_params", file.token_params.as_ref(), false, faults);
     let refresh_params = params::of("refresh_params", file.refresh_params.as_ref(), false, faults);
+    let refresh_lifetime =
+        file.default_refresh_token_lifetime.as_ref().map(|given| params::lifetime(given, faults));
     let lifetime = file.default_token_lifetime.as_ref().map(|given| params::lifetime(given, faults));
     Some(Defaults {
         grants: all(grants)?,
@@ -154,6 +148,7 @@ fn defaults(file: &ProviderFile, values: &Values, faults: &mut Faults) -> Option
         token_params,
         refresh_params,
         default_token_lifetime: all(lifetime)?,
+        default_refresh_token_lifetime: all(refresh_lifetime)?,
     })
 }
 
@@ -177,25 +172,24 @@ fn scopes(list: &Located<Vec<String>>, values: &Values, faults: &mut Faults) -> 
 }
 
 fn grants(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<String>> {
-    let known = || KNOWN_GRANTS.into_iter().chain(GRANTS.iter().map(|row| row.name));
     if list.value.is_empty() {
         faults.push(&list.at, "allows nothing; leave it out to allow every grant");
         return None;
     }
     let mut good = true;
-    for name in list.value.iter().filter(|name| !known().any(|known| known == name.as_str())) {
-        let hint = suggestion(name, KNOWN_GRANTS);
+    for name in list.value.iter().filter(|name| !params::grants().any(|known| known == name.as_str())) {
+        let hint = suggestion(name, params::grants());
         faults.push(&list.at, format!("there is no grant `{name}`{hint}"));
         good = false;
     }
     good.then(|| list.value.clone())
 }
 
-fn client_auth(name: &Located<String>, faults: &mut Faults) -> Option<String> {
-    if params::is_client_auth(&name.value) {
+fn client_auth_name(name: &Located<String>, faults: &mut Faults) -> Option<String> {
+    if client_auth::find(&name.value).is_some() {
         return Some(name.value.clone());
     }
-    let hint = suggestion(&name.value, params::KNOWN_CLIENT_AUTH);
+    let hint = suggestion(&name.value, params::client_auths());
     faults.push(&name.at, format!("there is no client authentication `{}`{hint}", name.value));
     None
 }

@@ -78,6 +78,13 @@ pub(super) enum RawSetting {
     Value(HiddenValue),
 }
 
+impl RawSetting {
+    /// Whether it is this text.
+    pub(super) fn is_text(&self, text: &str) -> bool {
+        matches!(self, Self::Value(HiddenValue(value)) if value.as_str() == Some(text))
+    }
+}
+
 /// A value that is not printed.
 #[derive(Clone)]
 pub(super) struct HiddenValue(serde_json::Value);

@@ -12,11 +12,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use x509_parser::parse_x509_certificate;
+use x509_parser::time::ASN1Time;
 
 use super::error::{Faults, Place};
 use super::file::{ClientTlsFile, ProviderFile, RouteTlsFile};
 use super::reader::{Located, Node, Read};
 use super::secret_source::{SecretSource, Secrets};
+use super::validity;
 use crate::client_tls;
 
 /// Reads PEM files, and the system's certificate authorities at most once.
@@ -155,9 +157,10 @@ impl<'a> Tls<'a> {
         let why = "a client certificate needs `cert` and `key`";
         let chain = match cert {
             Some(cert) => self.certificates(cert, faults).and_then(|chain| {
-                let now = SystemClock.now();
-                let alive = chain.first().map_or(Ok(()), |own| check_alive(own, &cert.value, now));
-                faults.note(&cert.at, alive).map(|()| chain)
+                let own = chain.first()?;
+                let times = faults.note(&cert.at, validity(own, &cert.value))?;
+                validity::check(&cert.at, &format!("in {}", cert.value), times, SystemClock.now(), faults);
+                Some(chain)
             }),
             None => {
                 faults.missing(&at.join("cert"), why);
@@ -200,14 +203,10 @@ impl<'a> Tls<'a> {
     }
 }
 
-/// Whether the certificate can still be shown to anybody.
-fn check_alive(certificate: &CertificateDer<'_>, name: &str, now: Timestamp) -> Result<(), String> {
+/// From when until when the certificate is valid.
+fn validity(certificate: &CertificateDer<'_>, name: &str) -> Result<(Timestamp, Timestamp), String> {
     let (_, parsed) =
         parse_x509_certificate(certificate).map_err(|_| format!("file {name} holds no X.509 certificate"))?;
-    let end = parsed.validity().not_after.timestamp();
-    let end = Timestamp::from_secs(u64::try_from(end).unwrap_or(0));
-    match now < end {
-        true => Ok(()),
-        false => Err(format!("the certificate in {name} expired at {end}; put a new one in its place")),
-    }
+    let at = |time: ASN1Time| Timestamp::from_secs(u64::try_from(time.timestamp()).unwrap_or(0));
+    Ok((at(parsed.validity().not_before), at(parsed.validity().not_after)))
 }

@@ -1,11 +1,9 @@
-//! What is allowed in a configuration and yet most likely a slip: parts that nothing uses, variables
-//! that look like keys and are not read, and certificates that have ended.
+//! What is allowed in a configuration and yet most likely a slip: parts that nothing uses, and
+//! variables that look like keys and are not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use claviger_actors::clock::Timestamp;
 use claviger_actors::profile::Profile;
 use claviger_actors::protocol::signing_key::SigningKey;
 use claviger_actors::registration::signing_keys::SigningKeys;
@@ -14,9 +12,6 @@ use super::environment::Environment;
 use super::error::{ConfigError, KeyPath, Origin, Place};
 use super::file::{CallerFile, GatewayFile, ListenerFile, ProfileFile, RouteFile, ServerFile};
 use super::source::{PREFIX, SEPARATOR};
-
-/// A certificate that ends within this is told of: time enough to have it signed anew.
-const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Every slip in `file` and `environment`, which are without faults.
 pub(super) fn warnings(file: &GatewayFile, environment: &dyn Environment) -> Vec<ConfigError> {
@@ -62,50 +57,6 @@ fn unused(file: &GatewayFile) -> Vec<ConfigError> {
         warn(&route.at, problem);
     }
     warnings
-}
-
-/// What there is to say of the certificates of signing keys.
-#[derive(Default)]
-pub(super) struct Certificates {
-    /// Those that have ended, or have not begun.
-    pub(super) invalid: Vec<ConfigError>,
-    /// Those that soon end.
-    pub(super) ending: Vec<ConfigError>,
-}
-
-/// Certificates of signing keys that are not valid now, or soon no longer. They keep nothing from
-/// starting: it is the provider who looks at them, and a gateway must start again whatever the date is.
-pub(super) fn certificates(
-    files: &BTreeMap<String, ProfileFile>,
-    profiles: &[Profile],
-    now: Timestamp,
-) -> Certificates {
-    let mut found = Certificates::default();
-    for profile in profiles {
-        let Some(file) = files.get(profile.registration.profile.as_str()) else { continue };
-        let own = if file.settings.contains_key("certificate") { "certificate" } else { "signing_key" };
-        let all = |keys: Option<&SigningKeys>| keys.map(SigningKeys::published).unwrap_or_default();
-        let of_client = all(profile.client.auth().and_then(|auth| auth.signing_keys()));
-        let of_grant = all(profile.grant.signing_keys());
-        let keys =
-            of_client.iter().map(|key| (own, key)).chain(of_grant.iter().map(|key| ("assertion", key)));
-        for (place, key) in keys {
-            let Some((from, until)) = key.certificate_validity() else { continue };
-            let (list, problem) = if until <= now {
-                (&mut found.invalid, format!("ended at {until}; put a new one in its place"))
-            } else if from > now {
-                let problem = format!("begins at {from}, which is not yet; use the one before until then");
-                (&mut found.invalid, problem)
-            } else if until <= now.after(SOON) {
-                (&mut found.ending, format!("ends at {until}; put a new one in its place before"))
-            } else {
-                continue;
-            };
-            let problem = format!("the certificate of signing key {:?} {problem}", key.kid());
-            list.push(ConfigError { place: file.at.join(place), problem });
-        }
-    }
-    found
 }
 
 /// The issuers of the JWTs that come to a route.

@@ -55,7 +55,6 @@ pub struct ProxyState<G = GatewayHandle> {
     public_url: Url,
     upstream: Arc<UpstreamSettings>,
     digest: CallDigest,
-    https: bool,
     workers: Arc<AtomicUsize>,
 }
 
@@ -70,14 +69,7 @@ impl<G: ProxyGateway> ProxyState<G> {
         upstream: Arc<UpstreamSettings>,
         digest: CallDigest,
     ) -> Self {
-        Self { gateway, callers, public_url, upstream, digest, https: false, workers: Arc::default() }
-    }
-
-    /// Says that callers come over TLS, which is told upstream in `X-Forwarded-Proto`.
-    #[must_use]
-    pub fn over_tls(mut self) -> Self {
-        self.https = true;
-        self
+        Self { gateway, callers, public_url, upstream, digest, workers: Arc::default() }
     }
 
     /// Sets up one worker's application: call it in the factory given to `HttpServer`, which runs on
@@ -97,7 +89,6 @@ impl<G: ProxyGateway> ProxyState<G> {
             callers: self.callers.clone(),
             cookie: BrowserCookie::new(&self.public_url),
             public_url: self.public_url.clone(),
-            https: self.https,
             worker,
             actor,
             request_ids: RequestIds::new(&*self.gateway.entropy()),
@@ -114,7 +105,6 @@ struct Desk<G: ProxyGateway> {
     callers: Arc<CallerDirectory>,
     cookie: BrowserCookie,
     public_url: Url,
-    https: bool,
     worker: Rc<Worker>,
     actor: ActorRef<ProxyActor>,
     request_ids: RequestIds,

@@ -124,9 +124,7 @@ async fn calls_with_other_values_never_share_a_token() {
         "token_params = { tenant = \"{header.x-tenant}\", app = \"{caller.name}\", who = \"{subject}\" }",
     )
     .await;
-    let mut config = scene.config.clone();
-    config.extend("callers.crm", "may_name_subject = true");
-    let gateway = config.start().await;
+    let gateway = scene.config.start().await;
     let path = gateway.proxy_url("/calendar/events");
     let call =
         |caller: &str, tenant: &str| http::get(&path).basic(caller, PASSWORD).header("X-Tenant", tenant);
@@ -159,15 +157,20 @@ async fn calls_with_other_values_never_share_a_token() {
 }
 
 #[tokio::test]
-async fn values_for_a_token_request_are_the_word_of_who_may_name_subjects() {
-    let scene = scene_with("caller", "token_params = { tenant = \"{query.tenant}\" }").await;
+async fn values_for_a_token_request_need_no_right_to_name_subjects_and_are_shared_by_nobody() {
+    let scene = scene_with("shared", "token_params = { tenant = \"{query.tenant}\" }").await;
     let gateway = scene.config.start().await;
-    let path = gateway.proxy_url("/calendar/events?tenant=acme");
-    http::get(&path).basic("crm", PASSWORD).send().await.expect_problem(403, "route_forbidden");
-    http::get(&path).basic("billing", PASSWORD).send().await.expect_status(200);
+    let call = |caller: &str, tenant: &str| {
+        let path = gateway.proxy_url(&format!("/calendar/events?tenant={tenant}"));
+        http::get(&path).basic(caller, PASSWORD)
+    };
+    let acme = token_of(call("crm", "acme")).await;
+    assert_ne!(token_of(call("crm", "globex")).await, acme);
+    assert_eq!(token_of(call("billing", "acme")).await, acme, "the connection is shared by all callers");
+    assert_eq!(scene.server.count(), 2);
     let problem = gateway.call("/calendar/events").await.expect_problem(400, "subject_required");
     assert!(problem["detail"].as_str().unwrap().contains("{query.tenant}"), "{problem}");
-    assert_eq!(scene.server.count(), 1);
+    assert_eq!(scene.server.count(), 2);
 }
 
 #[tokio::test]

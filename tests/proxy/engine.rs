@@ -252,6 +252,7 @@ pub fn aged_connection(
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(lifetime)) },
         refresh_token: None,
+        refresh_token_obtained_at: None,
         requested_scope: None,
         scope: None,
         identity: None,
@@ -259,7 +260,7 @@ pub fn aged_connection(
     };
     let id = ConnectionId { profile: ProfileId::new("p").unwrap(), subject: Subject::new(subject).unwrap() };
     let state = ConnectionState::obtained(tokens);
-    Arc::new(Connection::new(id, Revision(1), origins.clone(), now, state, true, &RefreshPolicy::default()))
+    Arc::new(Connection::new(id, Revision(1), origins.clone(), now, state, Ok(()), &RefreshPolicy::default()))
 }
 
 /// A caller whose password is its name, hashed at little cost.

@@ -16,6 +16,7 @@ fn tokens(lifetime: u64) -> TokenSet {
         obtained_at: NOW,
         expiry: Expiry::Stated { at: NOW.after(Duration::from_secs(lifetime)) },
         refresh_token: Some(RefreshToken::new("refresh").unwrap()),
+        refresh_token_obtained_at: None,
         requested_scope: None,
         scope: None,
         identity: None,
@@ -25,7 +26,8 @@ fn tokens(lifetime: u64) -> TokenSet {
 
 fn connection(state: ConnectionState, renewable: bool) -> Connection {
     let id = ConnectionId { profile: ProfileId::new("p").unwrap(), subject: Subject::new("s").unwrap() };
-    Connection::new(id, Revision(1), OriginSet::default(), NOW, state, renewable, &RefreshPolicy::default())
+    let renewal = if renewable { Ok(()) } else { Err(Reason::NoRefreshToken) };
+    Connection::new(id, Revision(1), OriginSet::default(), NOW, state, renewal, &RefreshPolicy::default())
 }
 
 fn failure(class: FailureClass) -> Failure {

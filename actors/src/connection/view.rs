@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Actor, Connection, ConnectionState, Freshness, Reason};
 use crate::clock::Timestamp;
-use crate::protocol::token::{Expiry, TokenType};
+use crate::protocol::token::Expiry;
 
 /// A connection in words fit for the admin API: no token, only fingerprints.
 #[derive(Clone, Debug, Serialize)]
@@ -56,26 +56,26 @@ impl Connection {
     /// What the admin API and the debug endpoint say of it.
     pub fn view(&self, now: Timestamp, refreshing: bool) -> ConnectionView {
         let freshness = self.freshness(now);
-        let lapsed = !self.renewable
-            && freshness == Freshness::Ended
-            && matches!(self.state, ConnectionState::Active { .. } | ConnectionState::Retrying { .. });
-        let (state, reason, since) = match &self.state {
-            ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. }
-                if lapsed =>
-            {
-                ("needs_consent", self.why_not_renewable(), tokens.expiry.at())
-            }
-            ConnectionState::Active { tokens } => ("active", Reason::Granted, tokens.obtained_at),
-            ConnectionState::Retrying { trouble, .. } => ("retrying", trouble.reason, trouble.since),
-            ConnectionState::Misconfigured { trouble, .. } => {
+        let lapsed = self.renewal.err().filter(|_| {
+            freshness == Freshness::Ended
+                && matches!(self.state, ConnectionState::Active { .. } | ConnectionState::Retrying { .. })
+        });
+        let (state, reason, since) = match (&self.state, lapsed) {
+            (
+                ConnectionState::Active { tokens } | ConnectionState::Retrying { tokens: Some(tokens), .. },
+                Some(reason),
+            ) => ("needs_consent", reason, tokens.expiry.at()),
+            (ConnectionState::Active { tokens }, _) => ("active", Reason::Granted, tokens.obtained_at),
+            (ConnectionState::Retrying { trouble, .. }, _) => ("retrying", trouble.reason, trouble.since),
+            (ConnectionState::Misconfigured { trouble, .. }, _) => {
                 ("misconfigured", trouble.reason, trouble.since)
             }
-            ConnectionState::Unsaved { since, .. } => ("unsaved", Reason::StoreUnavailable, *since),
-            ConnectionState::NeedsConsent { reason, since } => ("needs_consent", *reason, *since),
+            (ConnectionState::Unsaved { since, .. }, _) => ("unsaved", Reason::StoreUnavailable, *since),
+            (ConnectionState::NeedsConsent { reason, since }, _) => ("needs_consent", *reason, *since),
         };
         let tokens = self.state.tokens();
         let next_attempt = match &self.state {
-            ConnectionState::Active { .. } if self.renewable => {
+            ConnectionState::Active { .. } if self.renewal.is_ok() => {
                 self.ready.as_ref().map(|ready| ready.refresh_from)
             }
             other => other.trouble().map(|trouble| trouble.next_attempt),
@@ -89,13 +89,10 @@ impl Connection {
             detail: self.state.trouble().map(|trouble| trouble.detail.clone()),
             since: since.to_string(),
             next_attempt: next_attempt.map(|at| at.to_string()),
-            who_must_act: if lapsed { Actor::Person } else { self.state.who_must_act() },
+            who_must_act: if lapsed.is_some() { Actor::Person } else { self.state.who_must_act() },
             failures: self.state.trouble().map_or(0, |trouble| trouble.attempts),
             created_at: self.created_at.to_string(),
-            token_type: tokens.map(|tokens| match tokens.token_type {
-                TokenType::Bearer => "Bearer",
-                TokenType::Dpop => "DPoP",
-            }),
+            token_type: tokens.map(|tokens| tokens.token_type.scheme()),
             obtained_at: tokens.map(|tokens| tokens.obtained_at.to_string()),
             expires_at: tokens.map(|tokens| tokens.expiry.at().to_string()),
             expiry: tokens.map(|tokens| match tokens.expiry {

@@ -142,6 +142,10 @@ impl Grant for JwtBearer {
         self.claims.placeholders()
     }
 
+    fn subject_placeholders(&self) -> Vec<Placeholder> {
+        self.claims.subject_placeholders()
+    }
+
     fn signing_keys(&self) -> Option<&SigningKeys> {
         match &self.credential {
             Credential::Keys(keys) => Some(keys),

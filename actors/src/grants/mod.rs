@@ -142,6 +142,12 @@ pub trait Grant: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// Those of them that say whose token is asked for, instead of the connection's subject. What a
+    /// caller writes there at will is for callers that may name subjects.
+    fn subject_placeholders(&self) -> Vec<Placeholder> {
+        Vec::new()
+    }
+
     /// Whether it needs the caller's own JWT.
     fn needs_caller_token(&self) -> bool {
         false

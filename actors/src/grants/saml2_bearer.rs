@@ -178,6 +178,13 @@ impl Grant for Saml2Bearer {
         templates.chain(issuer.form.iter().flat_map(Form::placeholders)).cloned().collect()
     }
 
+    /// In an assertion from a template, anything may name the subject.
+    fn subject_placeholders(&self) -> Vec<Placeholder> {
+        let Source::Built(issuer) = &self.source else { return Vec::new() };
+        let of_form = issuer.form.iter().flat_map(Form::placeholders);
+        issuer.subject.placeholders().chain(of_form).cloned().collect()
+    }
+
     fn needs_client_id(&self) -> bool {
         matches!(&self.source, Source::Built(issuer) if issuer.issuer.is_none())
     }

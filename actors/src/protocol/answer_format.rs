@@ -78,6 +78,19 @@ pub struct ResponseMembers {
     pub error_description: Option<MemberPath>,
 }
 
+impl ResponseMembers {
+    /// The members of an answer that brings tokens, by their usual names.
+    fn of_tokens(&self) -> [(&'static str, &Option<MemberPath>); 5] {
+        [
+            ("access_token", &self.access_token),
+            ("refresh_token", &self.refresh_token),
+            ("expires_in", &self.expires_in),
+            ("scope", &self.scope),
+            ("token_type", &self.token_type),
+        ]
+    }
+}
+
 /// How one server's answers are read. The default is RFC 6749's form.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AnswerFormat<'a> {
@@ -97,18 +110,18 @@ impl AnswerFormat<'_> {
         self.error_meanings?.get(code).copied()
     }
 
+    /// Whether the member `name` is what this server wraps its tokens in. What else is in there is
+    /// about them, and may hold more of them.
+    pub(super) fn is_envelope(&self, name: &str) -> bool {
+        let at = self.members.into_iter().flat_map(ResponseMembers::of_tokens);
+        at.filter_map(|(_, path)| path.as_ref()).any(|path| path.0.len() > 1 && path.0[0] == name)
+    }
+
     /// Moves members from where this server has them to where RFC 6749 section 5.1 has them. What is
     /// not found stays: some servers answer a refresh in the usual form.
     pub(super) fn normalize(&self, members: &mut Map<String, Value>) {
         let Some(at) = self.members else { return };
-        let places = [
-            ("access_token", &at.access_token),
-            ("refresh_token", &at.refresh_token),
-            ("expires_in", &at.expires_in),
-            ("scope", &at.scope),
-            ("token_type", &at.token_type),
-        ];
-        for (name, path) in places {
+        for (name, path) in at.of_tokens() {
             let found = path.as_ref().and_then(|path| path.take(members)).filter(|value| !value.is_null());
             if let Some(value) = found
                 && let Some(mut old) = members.insert(name.to_owned(), value)

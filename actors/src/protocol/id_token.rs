@@ -114,17 +114,14 @@ pub struct IdTokenClaims {
     pub iat: Timestamp,
     /// When the person logged in.
     pub auth_time: Option<Timestamp>,
+    /// How strongly the person logged in: the class of it.
+    pub acr: Option<String>,
 }
 
 impl IdTokenClaims {
     /// What is kept with the token set.
     pub fn identity(&self) -> IdentityClaims {
         IdentityClaims { iss: self.iss.clone(), sub: self.sub.clone() }
-    }
-
-    /// Whether a refresh's ID token is about the same person (OpenID Connect Core section 12.2).
-    pub fn continues(&self, identity: &IdentityClaims) -> bool {
-        self.iss == identity.iss && self.sub == identity.sub
     }
 }
 
@@ -199,6 +196,7 @@ fn check_claims(
         exp,
         iat,
         auth_time: moment(claims, "auth_time")?,
+        acr: claims.get("acr").and_then(Value::as_str).map(str::to_owned),
     })
 }
 

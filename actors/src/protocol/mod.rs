@@ -1,7 +1,10 @@
 //! The RFCs' own types: parse, print, check. Pure: no actor, no I/O, no clock.
 //!
-//! Reading order: `secret`, `identifiers`, `scope`, `token`, then one request and its answer at a
-//! time.
+//! Reading order: `secret`, `identifiers`, `scope`, `token`, `template` (what is filled in from a call),
+//! then one request and its answer at a time: `authorization_request` with `pushed_request` and
+//! `device_authorization`, `token_request` with `answer_format`, `introspection`, `client_registration`;
+//! then what is signed: `signing_key`, `jws` and `dpop` of ours, `jwk`, `jwt` and `id_token` of others,
+//! `saml`.
 
 pub mod answer_format;
 pub mod authorization_request;

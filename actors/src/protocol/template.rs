@@ -45,7 +45,7 @@ pub enum Placeholder {
 }
 
 impl Placeholder {
-    /// Whether the caller writes there what it likes: it must be one that may name subjects.
+    /// Whether the caller writes there what it likes.
     pub fn is_callers_word(&self) -> bool {
         matches!(self, Self::Header(_) | Self::Query(_))
     }
@@ -89,6 +89,8 @@ pub enum TemplateError {
 pub struct CallNeeds {
     /// Values, in order; the subject is not among them.
     pub values: BTreeSet<Placeholder>,
+    /// Whether one that the caller writes at will says whose token is asked for.
+    pub callers_word_names_subject: bool,
     /// The caller's own JWT.
     pub caller_token: bool,
     /// An assertion that the caller hands over.

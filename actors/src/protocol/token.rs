@@ -55,7 +55,7 @@ impl AccessToken {
     /// `Bearer …` as a header value, marked sensitive, wiped when its last clone is dropped
     /// (RFC 6750 section 2.1).
     pub fn bearer_header(&self) -> HeaderValue {
-        self.header("Bearer")
+        self.header(TokenType::Bearer.scheme())
     }
 
     /// As [`bearer_header`](Self::bearer_header), with another scheme, or none if it is empty. An
@@ -134,6 +134,16 @@ pub enum TokenType {
     Dpop,
 }
 
+impl TokenType {
+    /// The scheme of `Authorization` that carries it (RFC 6750 section 2.1, RFC 9449 section 7.1).
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Bearer => "Bearer",
+            Self::Dpop => "DPoP",
+        }
+    }
+}
+
 /// When an access token ends: valid and expired have a third beside them, unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -204,6 +214,9 @@ pub struct TokenSet {
     pub expiry: Expiry,
     /// The refresh token, carried over when an answer brings no new one (RFC 6749 section 6).
     pub refresh_token: Option<RefreshToken>,
+    /// When the refresh token was obtained, if that was with an earlier answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_obtained_at: Option<Timestamp>,
     /// Scope granted: what the answer said, otherwise as requested (section 3.3).
     pub scope: Option<ScopeSet>,
     /// Scope asked for, if known.
@@ -223,6 +236,18 @@ impl TokenSet {
     /// The access token's whole lifetime, as known when it was obtained.
     pub fn lifetime(&self) -> Duration {
         self.expiry.at().since(self.obtained_at)
+    }
+
+    /// When the refresh token was obtained.
+    pub fn refresh_token_since(&self) -> Timestamp {
+        self.refresh_token_obtained_at.unwrap_or(self.obtained_at)
+    }
+
+    /// The refresh token, if it may be alive at `now`: such tokens live for `lifetime`, as far as that is
+    /// known.
+    pub fn live_refresh_token(&self, lifetime: Option<Duration>, now: Timestamp) -> Option<&RefreshToken> {
+        let ends = lifetime.map(|lifetime| self.refresh_token_since().after(lifetime));
+        self.refresh_token.as_ref().filter(|_| ends.is_none_or(|ends| now < ends))
     }
 
     /// Whether every scope of `needed` was granted. What was granted may be unknown: then none was.
@@ -284,6 +309,7 @@ mod tests {
             obtained_at: Timestamp::from_secs(100),
             expiry: Expiry::Stated { at: Timestamp::from_secs(at) },
             refresh_token: None,
+            refresh_token_obtained_at: None,
             scope: None,
             requested_scope: None,
             identity: None,

@@ -35,9 +35,28 @@ pub const MAX_ANSWER: usize = 256 * 1024;
 
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Further members that are kept: their number, and their size in all.
-const MAX_EXTRA: usize = 32;
-const MAX_EXTRA_BYTES: usize = 16 * 1024;
+/// Further members that are kept of one answer, and of all since the first.
+const OF_ONE_ANSWER: Bounds = Bounds { members: 32, bytes: 16 * 1024 };
+const OF_ALL_ANSWERS: Bounds = Bounds { members: 64, bytes: 32 * 1024 };
+
+/// How many members are kept, and how large they are in all.
+#[derive(Clone, Copy)]
+struct Bounds {
+    members: usize,
+    bytes: usize,
+}
+
+impl Bounds {
+    /// Makes room for a member, if there is any left.
+    fn take(&mut self, name: &str, value: &Value) -> bool {
+        let size = name.len().saturating_add(value.to_string().len());
+        let (Some(members), Some(bytes)) = (self.members.checked_sub(1), self.bytes.checked_sub(size)) else {
+            return false;
+        };
+        *self = Self { members, bytes };
+        true
+    }
+}
 
 /// Members with a field of their own.
 const KNOWN: [&str; 6] = ["access_token", "token_type", "expires_in", "refresh_token", "scope", "id_token"];
@@ -120,7 +139,7 @@ fn read(
         // An ID token of another type is left to the ID token's own checks to miss: refusing the
         // whole answer here would lose a rotated refresh token.
         id_token: text_of(members, "id_token").ok().flatten().map(Secret::new),
-        extra: extra(members),
+        extra: extra(members, format),
     })
 }
 
@@ -195,20 +214,32 @@ fn scope(value: &Value, separator: Option<char>) -> Option<ScopeSet> {
     (!scopes.is_empty()).then_some(scopes)
 }
 
-fn extra(members: &Map<String, Value>) -> BTreeMap<String, Value> {
-    let mut room = MAX_EXTRA_BYTES;
+/// Further members to keep: those of the newest answer, and what is left of the `earlier` ones. A server
+/// that makes up new names for ever gets no more room than any other.
+pub fn carried_over(
+    earlier: &BTreeMap<String, Value>,
+    newest: BTreeMap<String, Value>,
+) -> BTreeMap<String, Value> {
+    let mut room = OF_ALL_ANSWERS;
+    let mut kept = newest;
+    kept.retain(|name, value| room.take(name, value));
+    for (name, value) in earlier {
+        if !kept.contains_key(name) && room.take(name, value) {
+            kept.insert(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+fn extra(members: &Map<String, Value>, format: AnswerFormat<'_>) -> BTreeMap<String, Value> {
+    let mut room = OF_ONE_ANSWER;
     let mut kept = BTreeMap::new();
     for (name, value) in members {
-        if is_secret(name) || KNOWN.contains(&name.as_str()) || kept.len() == MAX_EXTRA {
+        if is_secret(name) || KNOWN.contains(&name.as_str()) || format.is_envelope(name) {
             continue;
         }
         let value = without_secrets(value);
-        if value.is_null() {
-            continue;
-        }
-        let size = name.len().saturating_add(value.to_string().len());
-        if let Some(left) = room.checked_sub(size) {
-            room = left;
+        if !value.is_null() && room.take(name, &value) {
             kept.insert(name.clone(), value);
         }
     }

@@ -73,7 +73,8 @@ pub(super) async fn accept(
 ) -> Outcome {
     let mut identity = None;
     if nonce.is_some() || redemption.scopes.contains("openid") {
-        let checked = grant_request::identity_of_flow(context, &granted, nonce, redemption.begun_at).await;
+        let checked =
+            grant_request::identity_of_flow(context, subject, &granted, nonce, redemption.begun_at).await;
         identity = Some(checked.map_err(|failure| {
             context.note_error(&failure.detail);
             context.failure_error(subject, &failure, None)

@@ -23,7 +23,7 @@ use crate::discovery::Discovery;
 use crate::jwk_set::JwkSetCache;
 use crate::profile::{Client, Profile};
 use crate::protocol::identifiers::{ConnectionId, Subject};
-use crate::protocol::token::TokenSet;
+use crate::protocol::token::{RefreshToken, TokenSet};
 use crate::snapshot::Connections;
 use crate::store::{Revision, StoreError};
 use crate::supervision::ActorRef;
@@ -264,9 +264,9 @@ impl ProviderContext {
         let state = state.failed(&failure, self.now(), retry, self.jitter());
         let policy = &self.profile.registration.refresh;
         let (id, origins) = (connection.id.clone(), connection.origins.clone());
-        let (revision, created_at, renewable) =
-            (connection.revision, connection.created_at, connection.renewable);
-        let held_back = Connection::new(id, revision, origins, created_at, state, renewable, policy)
+        let (revision, created_at, renewal) =
+            (connection.revision, connection.created_at, connection.renewal);
+        let held_back = Connection::new(id, revision, origins, created_at, state, renewal, policy)
             .presented_as(&self.profile.registration.provider.quirks.presentation);
         (held_back, self.failure_error(&connection.id.subject, &failure, None))
     }
@@ -279,14 +279,29 @@ impl ProviderContext {
         record: &ConnectionRecord,
         state: ConnectionState,
     ) -> Connection {
-        let renewable = !self.profile.grant.needs_person()
-            || self.issued(record) && state.tokens().is_some_and(|tokens| tokens.refresh_token.is_some());
+        let live = |tokens| self.live_refresh_token(tokens, self.now()).is_some();
+        let renewal = match state.tokens() {
+            _ if !self.profile.grant.needs_person() => Ok(()),
+            Some(tokens) if !live(tokens) => Err(Reason::NoRefreshToken),
+            Some(_) if !self.issued(record) => Err(Reason::ProviderChanged),
+            Some(_) => Ok(()),
+            None => Err(Reason::NoRefreshToken),
+        };
         let policy = &self.profile.registration.refresh;
         let before =
             state.tokens().and_then(|tokens| tokens.dpop_key.as_ref()).and(self.connections.get(&id));
-        Connection::new(id, revision, record.origins.clone(), record.created_at, state, renewable, policy)
+        Connection::new(id, revision, record.origins.clone(), record.created_at, state, renewal, policy)
             .presented_as(&self.profile.registration.provider.quirks.presentation)
             .following(before.as_deref())
+    }
+
+    /// The refresh token of `tokens`, unless it has ended as far as the profile knows.
+    pub(super) fn live_refresh_token<'t>(
+        &self,
+        tokens: &'t TokenSet,
+        now: Timestamp,
+    ) -> Option<&'t RefreshToken> {
+        tokens.live_refresh_token(self.profile.registration.default_refresh_token_lifetime, now)
     }
 
     /// Whether what `record` holds is from the authorization server that the profile names today.

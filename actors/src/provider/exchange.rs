@@ -23,7 +23,7 @@ use crate::connection::{
     Trouble, UncheckedIdToken,
 };
 use crate::protocol::identifiers::Subject;
-use crate::protocol::token::{Expiry, ExpiryBasis, RefreshToken, TokenFingerprint};
+use crate::protocol::token::{Expiry, ExpiryBasis, RefreshToken, TokenFingerprint, TokenSet};
 use crate::store::{Expected, Revision, StoreError};
 use crate::token_store::messages::StoredConnection;
 
@@ -213,8 +213,10 @@ async fn check_consent(
         ConnectionState::NeedsConsent { reason, .. } => *reason,
         _ if !bound => Reason::UpstreamChanged,
         _ if !connection.covers(want.scopes()) => Reason::ScopeMissing,
-        _ if !connection.renewable => connection.why_not_renewable(),
-        _ => return Ok(()),
+        _ => match connection.renewal {
+            Err(reason) => reason,
+            Ok(()) => return Ok(()),
+        },
     };
     let error = TokenError::AuthorizationRequired { id: connection.id.clone(), reason };
     if want.rejected().is_some_and(|refused| teaches(&refused, record, now))
@@ -290,6 +292,11 @@ async fn exchange(
     let dpop_key = dpop_key.as_ref();
     // A refresh brings no further scopes (RFC 6749 section 6): they are asked for anew.
     let fits = held.as_ref().filter(|tokens| tokens.covers(want.scopes()));
+    // One that has surely ended is not tried, nor carried over.
+    let ended = |tokens: &&TokenSet| {
+        tokens.refresh_token.is_some() && context.live_refresh_token(tokens, context.now()).is_none()
+    };
+    let fits = fits.filter(|tokens| !ended(tokens));
     let refresh_token = fits.and_then(|tokens| tokens.refresh_token.clone());
     grant_request::check_call(context, refresh_token.is_some(), want.call())
         .map_err(|failure| Setback::Final(context.failure_error(subject, &failure, None)))?;

@@ -1,12 +1,9 @@
 //! Sends one token request and reads its answer: the only way from a profile to its token endpoint.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::capabilities;
 use super::context::ProviderContext;
@@ -21,12 +18,13 @@ use crate::profile::{Client, Profile};
 use crate::protocol::dpop::DpopKey;
 use crate::protocol::id_token::{self, IdTokenChecks, IdTokenClaims};
 use crate::protocol::identifiers::Subject;
+use crate::protocol::printable::printable;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{AccessToken, IdentityClaims, RefreshToken, TokenSet};
 use crate::protocol::token_request::TokenRequest;
-use crate::protocol::token_response::TokenResponse;
+use crate::protocol::token_response::{TokenResponse, carried_over};
 use crate::registration::ClientRegistration;
 use crate::registration::authorization::FAPI_ALGORITHMS;
 use crate::token_endpoint::{Addressee, failure};
@@ -54,6 +52,11 @@ impl Granted {
         learned_lifetime: Option<u64>,
     ) -> TokenSet {
         let response = self.response;
+        // Some servers repeat the one that they gave before.
+        let stays =
+            |old: &TokenSet| response.refresh_token.is_none() || response.refresh_token == old.refresh_token;
+        let kept = before.filter(|old| old.refresh_token.is_some() && stays(old));
+        let refresh_token_obtained_at = kept.map(TokenSet::refresh_token_since);
         let expiry = expiry_of(
             &response.access_token,
             response.expires_in,
@@ -68,6 +71,7 @@ impl Granted {
             refresh_token: response
                 .refresh_token
                 .or_else(|| before.and_then(|old| old.refresh_token.clone())),
+            refresh_token_obtained_at,
             scope: response
                 .scope
                 .or_else(|| self.requested.clone())
@@ -76,17 +80,13 @@ impl Granted {
             identity: before.and_then(|old| old.identity.clone()),
             access_token: response.access_token,
             dpop_key: self.dpop_key,
-            extra: carried_over(before, response.extra),
+            extra: match before {
+                // A refresh does not repeat what was said once, such as the host of the API.
+                Some(old) => carried_over(&old.extra, response.extra),
+                None => response.extra,
+            },
         }
     }
-}
-
-/// What the answer says, and of what was said before the rest: a refresh does not repeat what was
-/// said once, such as the host of the API.
-fn carried_over(before: Option<&TokenSet>, extra: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    let mut all = before.map(|old| old.extra.clone()).unwrap_or_default();
-    all.extend(extra);
-    all
 }
 
 /// What is asked of the token endpoint.
@@ -287,7 +287,10 @@ pub(super) fn check_call(
         .iter()
         .flat_map(|(_, template)| template.placeholders())
         .collect();
-    let of_grant = if refresh { Vec::new() } else { grant.placeholders() };
+    let mut of_grant = if refresh { Vec::new() } else { grant.placeholders() };
+    if !refresh && !grant.needs_person() {
+        of_grant.extend(registration.authorization.placeholders());
+    }
     placeholders.extend(&of_grant);
     for placeholder in placeholders {
         call.has(placeholder).map_err(|error| incomplete(&error))?;
@@ -316,10 +319,11 @@ pub(super) async fn identity(
 }
 
 /// Checks the ID token of a flow and says whom it names. `nonce` is the one sent, if any. A person
-/// who logged in too long before the flow began is refused: the server was told `max_age` (OpenID
-/// Connect Core section 3.1.3.7).
+/// who logged in too long before the flow began, or not as strongly as is essential, is refused: the
+/// server was told `max_age` and `acr` (OpenID Connect Core sections 3.1.3.7 and 5.5.1.1).
 pub(super) async fn identity_of_flow(
     context: &ProviderContext,
+    subject: &Subject,
     granted: &Granted,
     nonce: Option<&Secret>,
     begun_at: Timestamp,
@@ -328,7 +332,15 @@ pub(super) async fn identity_of_flow(
         return Err(bad_id_token("the answer has no ID token although `openid` was asked for".to_owned()));
     };
     let claims = checked(context, id_token, &granted.response.access_token, nonce, context.now()).await?;
-    if let Some(max_age) = context.profile.registration.authorization.max_age {
+    let options = &context.profile.registration.authorization;
+    if let Some(wanted) = options.essential_acr(subject)
+        && !claims.acr.as_ref().is_some_and(|acr| wanted.is_empty() || wanted.contains(acr))
+    {
+        let found = claims.acr.as_deref().map_or("no acr".to_owned(), |acr| printable(acr, 100));
+        let wanted = if wanted.is_empty() { "one".to_owned() } else { wanted.join(", ") };
+        return Err(bad_id_token(format!("the ID token has {found}, and `claims` makes {wanted} essential")));
+    }
+    if let Some(max_age) = options.max_age {
         let logged_in = claims.auth_time.ok_or_else(|| {
             bad_id_token("the ID token has no auth_time although `max_age` was asked for".to_owned())
         })?;

@@ -13,7 +13,7 @@ use super::messages::UserInfo;
 use super::want::Want;
 use crate::authorization_server::unknown;
 use crate::connection::{BoundToken, Failure, FailureClass, Held, Reason};
-use crate::protocol::dpop::{self, DPOP, resource_wants_nonce};
+use crate::protocol::dpop::{DPOP, htu, resource_wants_nonce};
 use crate::protocol::identifiers::Subject;
 use crate::protocol::metadata::is_allowed_endpoint;
 use crate::protocol::strict_json;
@@ -35,8 +35,9 @@ pub(super) async fn fetch(context: Arc<ProviderContext>, subject: Subject) -> Re
     let id = context.id(&subject);
     let stored = context.records.load(&id).await.map_err(|error| context.store_error(&subject, &error))?;
     let Some(stored) = stored else { return Ok(UserInfo::NoConnection) };
-    let Held::Tokens(tokens) = &stored.record.held else { return Ok(UserInfo::NoConnection) };
-    if !context.issued(&stored.record) {
+    let record = &stored.record;
+    let Held::Tokens(tokens) = &record.held else { return Ok(UserInfo::NoConnection) };
+    if !context.issued(record) {
         return Ok(UserInfo::Unfit("its token is of another authorization server than the profile's"));
     }
     let Some(identity) = &tokens.identity else {
@@ -44,14 +45,16 @@ pub(super) async fn fetch(context: Arc<ProviderContext>, subject: Subject) -> Re
             "it has no ID token, which says whom it is about; ask for scope `openid`",
         ));
     };
-    let connection = context.shown(&stored);
+    // With the nonces that the connection has met.
+    let connection = context.present(&stored);
     ask(&context, tokens, connection.bound_token(), &identity.sub).await.map_err(|failure| {
         context.note_error(&failure.detail);
         context.failure_error(&subject, &failure, None)
     })
 }
 
-/// `bound` is what else it takes to use the token, if it is bound to a key.
+/// Asks with the token, and, if it is bound to a key, a proof of that; once more if only the nonce of the
+/// proof was missing or old (RFC 9449 sections 7 and 9).
 async fn ask(
     context: &ProviderContext,
     tokens: &TokenSet,
@@ -66,29 +69,27 @@ async fn ask(
         return Err(failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail));
     }
     let origin = endpoint.origin().ascii_serialization();
-    let mut challenged = false;
-    loop {
+    let send = async || {
         let mut request = get_json(endpoint.clone(), DEADLINE, MAX_BODY);
-        let scheme = if bound.is_some() { "DPoP" } else { "Bearer" };
-        request.headers.insert(AUTHORIZATION, tokens.access_token.header(scheme));
-        if let Some(bound) = bound {
-            let (url, entropy) = (dpop::htu(endpoint), context.entropy.as_ref());
-            let proof = bound
-                .prove("GET", &origin, url, context.now(), entropy)
-                .map_err(|fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()))?;
+        request.headers.insert(AUTHORIZATION, tokens.access_token.header(tokens.token_type.scheme()));
+        if let Some(token) = bound {
+            let proof =
+                token.prove("GET", &origin, htu(endpoint), context.now(), context.entropy.as_ref()).map_err(
+                    |fault| failure(FailureClass::Internal, Reason::InternalError, fault.to_string()),
+                )?;
             request.headers.insert(DPOP, proof);
         }
         let answer = context.transport.send(request).await.map_err(|fault| failure_of_transport(&fault))?;
-        if let Some(bound) = bound {
-            bound.remember_nonce(&origin, &answer.headers);
-            // RFC 9449 section 9: the token is good, only the nonce was missing.
-            if !challenged && resource_wants_nonce(answer.status, &answer.headers) {
-                challenged = true;
-                continue;
-            }
+        if let Some(token) = bound {
+            token.remember_nonce(&origin, &answer.headers);
         }
-        return read(&answer, sub);
+        Ok::<_, Failure>(answer)
+    };
+    let mut answer = send().await?;
+    if bound.is_some() && resource_wants_nonce(answer.status, &answer.headers) {
+        answer = send().await?;
     }
+    read(&answer, sub)
 }
 
 /// Section 5.3.2: its `sub` must be that of the ID token, or nothing of it may be used.

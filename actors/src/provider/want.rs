@@ -65,7 +65,8 @@ impl Want {
                     && (!refused || just_replaced)
             }
             Self::Ahead { .. } => {
-                freshness == Freshness::Fresh || (freshness != Freshness::Ended && !connection.renewable)
+                freshness == Freshness::Fresh
+                    || (freshness != Freshness::Ended && connection.renewal.is_err())
             }
             Self::Other(before) => freshness != Freshness::Ended && connection.fingerprint() != *before,
         }
@@ -119,8 +120,8 @@ pub(super) fn settled_error(
     if let Some(error) = scopes::settled(context, Some(connection), &connection.id.subject, want, now) {
         return Some(error);
     }
-    if !connection.renewable && want.rejected().is_none() {
-        return required(connection.why_not_renewable());
+    if let (Err(reason), None) = (connection.renewal, want.rejected()) {
+        return required(reason);
     }
     let trouble = connection.state.trouble()?;
     let held_back =

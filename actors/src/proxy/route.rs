@@ -88,11 +88,12 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether a caller chooses by its own word whose token it gets, or what is asked for: only one
-    /// that may name subjects may.
+    /// Whether a caller chooses by its own word whose token it gets: only one that may name subjects
+    /// may. What else a call fills in is the operator's choice, and tells callers apart.
     pub fn takes_callers_word(&self) -> bool {
         matches!(self.subject, SubjectSource::Header)
-            || self.subject.placeholders().chain(&self.needs.values).any(Placeholder::is_callers_word)
+            || self.needs.callers_word_names_subject
+            || self.subject.placeholders().any(Placeholder::is_callers_word)
     }
 }
 

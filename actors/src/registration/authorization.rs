@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use thiserror::Error;
 
 use super::signing_keys::SigningKeys;
@@ -85,10 +86,29 @@ impl AuthorizationOptions {
         Ok(details.map(|details| details.to_string()))
     }
 
-    /// What has to be known of a call that starts a flow.
+    /// What has to be known of a call for `authorization_details`. All the others know its subject alone:
+    /// a connect link comes without a call.
     pub fn placeholders(&self) -> Vec<Placeholder> {
-        let texts = self.texts().flat_map(|(_, template)| template.placeholders().cloned());
-        texts.chain(self.documents().flat_map(|(_, template)| template.placeholders())).collect()
+        self.authorization_details.as_ref().map(JsonTemplate::placeholders).unwrap_or_default()
+    }
+
+    /// The values of `acr` that the ID token must have one of, if `claims` calls it essential (OpenID
+    /// Connect Core section 5.5.1.1): its own there, or `acr_values`; none stand for any.
+    pub fn essential_acr(&self, subject: &Subject) -> Option<Vec<String>> {
+        let call = CallContext::default();
+        let claims = self.claims.as_ref()?.render(subject, &call).ok()?;
+        let wish = claims.get("id_token")?.get("acr")?;
+        if wish.get("essential") != Some(&Value::Bool(true)) {
+            return None;
+        }
+        let listed = wish.get("values").and_then(Value::as_array);
+        let own = listed.into_iter().flatten().chain(wish.get("value"));
+        let own: Vec<String> = own.filter_map(Value::as_str).map(str::to_owned).collect();
+        if !own.is_empty() {
+            return Some(own);
+        }
+        let values = self.acr_values.as_ref().and_then(|values| values.render(subject, &call).ok());
+        Some(values.iter().flat_map(|values| values.expose().split_whitespace()).map(str::to_owned).collect())
     }
 
     fn texts(&self) -> impl Iterator<Item = (&'static str, &Template)> {
@@ -134,6 +154,26 @@ mod tests {
         let options = AuthorizationOptions { acr_values, ..options };
         let error = options.params(&alice, &CallContext::default()).unwrap_err();
         assert_eq!(error.to_string(), "acr_values: the call has no value for {header.x-acr}");
-        assert!(options.placeholders().contains(&Placeholder::Header("x-acr".into())));
+    }
+
+    #[test]
+    fn an_essential_acr_is_one_of_its_own_values_or_of_acr_values() {
+        let alice = Subject::new("alice").unwrap();
+        let essential = |acr: Value, values: Option<&str>| {
+            let options = AuthorizationOptions {
+                claims: Some(JsonTemplate::parse(json!({ "id_token": { "acr": acr } })).unwrap()),
+                acr_values: values.map(|values| Template::parse(values).unwrap()),
+                ..AuthorizationOptions::default()
+            };
+            options.essential_acr(&alice)
+        };
+        let some = |values: &[&str]| Some(values.iter().map(|value| (*value).to_owned()).collect());
+        assert_eq!(essential(json!({ "essential": true }), Some("a b")), some(&["a", "b"]));
+        assert_eq!(essential(json!({ "essential": true, "value": "c" }), Some("a b")), some(&["c"]));
+        assert_eq!(essential(json!({ "essential": true, "values": ["c", "d"] }), None), some(&["c", "d"]));
+        assert_eq!(essential(json!({ "essential": true }), None), some(&[]));
+        assert_eq!(essential(json!({ "essential": false }), Some("a b")), None);
+        assert_eq!(essential(Value::Null, Some("a b")), None);
+        assert_eq!(AuthorizationOptions::default().essential_acr(&alice), None);
     }
 }

@@ -66,6 +66,8 @@ pub struct ClientRegistration {
     pub id_token_signing_alg: Option<String>,
     /// Lifetime of a token whose answer has no `expires_in`.
     pub default_token_lifetime: Option<Duration>,
+    /// How long a refresh token lives, if that is known: no answer says so.
+    pub default_refresh_token_lifetime: Option<Duration>,
     /// Whether the provider is asked how long a token lives of which nothing else is known
     /// (RFC 7662): one more request a token.
     pub introspect_expiry: bool,

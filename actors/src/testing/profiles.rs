@@ -58,6 +58,7 @@ pub fn registration(profile: &str) -> ClientRegistration {
         dpop: None,
         id_token_signing_alg: None,
         default_token_lifetime: None,
+        default_refresh_token_lifetime: None,
         introspect_expiry: false,
         refresh: RefreshPolicy::default(),
         retry: RetryPolicy::default(),

@@ -31,21 +31,23 @@ impl StoredConnection {
     /// What can be said of a connection whose profile is no longer configured.
     pub fn view_without_profile(&self, now: Timestamp) -> ConnectionView {
         let record = &self.record;
-        let (state, renewable) = match &record.held {
-            Held::Tokens(tokens) => {
-                (ConnectionState::obtained((**tokens).clone()), tokens.refresh_token.is_some())
-            }
+        let lost = Err(Reason::NoRefreshToken);
+        let (state, renewal) = match &record.held {
+            Held::Tokens(tokens) => (
+                ConnectionState::obtained((**tokens).clone()),
+                tokens.refresh_token.as_ref().map(|_| ()).ok_or(Reason::NoRefreshToken),
+            ),
             Held::Nothing => {
                 let reason = Reason::NeverConnected;
-                (ConnectionState::NeedsConsent { reason, since: record.created_at }, false)
+                (ConnectionState::NeedsConsent { reason, since: record.created_at }, lost)
             }
             Held::NeedsConsent { reason, since } => {
-                (ConnectionState::NeedsConsent { reason: *reason, since: *since }, false)
+                (ConnectionState::NeedsConsent { reason: *reason, since: *since }, lost)
             }
         };
         let policy = RefreshPolicy::default();
         let (id, origins) = (self.id.clone(), record.origins.clone());
-        Connection::new(id, self.revision, origins, record.created_at, state, renewable, &policy)
+        Connection::new(id, self.revision, origins, record.created_at, state, renewal, &policy)
             .view(now, false)
     }
 }

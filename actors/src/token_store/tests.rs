@@ -106,6 +106,7 @@ fn record(token: &str) -> ConnectionRecord {
             obtained_at: at,
             expiry: Expiry::Stated { at: at.after(Duration::from_secs(60)) },
             refresh_token: Some(RefreshToken::new("a\\\"refresh").unwrap()),
+            refresh_token_obtained_at: None,
             requested_scope: None,
             scope: None,
             identity: None,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_actors::protocol::identifiers::ConnectionId;
+use claviger_actors::protocol::json_template::JsonTemplate;
+use serde_json::json;
 
 use crate::world::*;
 
@@ -35,6 +37,21 @@ fn an_incomplete_call_changes_nothing_and_asks_nobody() {
         assert!(gateway.connection(&alices()).await.unwrap().is_none(), "nothing is written for it");
         // Neither breaker nor backoff holds the next one up.
         assert_eq!(access_token(&call_with(&gateway, with_token("jwt")).await.unwrap()), "access-1");
+    });
+}
+
+#[test]
+fn what_authorization_details_lack_is_told_before_anything_is_written() {
+    run(async {
+        let mut world = World::new();
+        let details = json!([{ "type": "account", "who": "{header.x-user}" }]);
+        world.profiles[1].registration.authorization.authorization_details =
+            Some(JsonTemplate::parse(details).unwrap());
+        let gateway = world.start().await;
+        let robot = id("robot", "app");
+        let refused = call(&gateway, &robot).await;
+        assert!(matches!(refused, Err(TokenError::CallIncomplete { .. })), "{refused:?}");
+        assert!(gateway.connection(&robot).await.unwrap().is_none(), "nothing is written for it");
     });
 }
 

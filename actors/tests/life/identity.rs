@@ -7,7 +7,10 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claviger_actors::protocol::authorization_response::AuthorizationResponse;
+use claviger_actors::protocol::json_template::JsonTemplate;
+use claviger_actors::protocol::template::Template;
 use claviger_actors::protocol::token::{IdentityClaims, TokenSet};
+use claviger_actors::registration::authorization::AuthorizationOptions;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -28,8 +31,17 @@ fn world_with(
     sub: &'static str,
     further: impl Fn(&mut Value, u64) + Send + Sync + 'static,
 ) -> (World, TokenSet) {
+    world_asking(sub, |options| options.max_age = Some(Duration::from_secs(300)), further)
+}
+
+/// As [`world_with`], with what is asked of the person.
+fn world_asking(
+    sub: &'static str,
+    ask: impl FnOnce(&mut AuthorizationOptions),
+    further: impl Fn(&mut Value, u64) + Send + Sync + 'static,
+) -> (World, TokenSet) {
     let world = World::with(|registration| {
-        registration.authorization.max_age = Some(Duration::from_secs(300));
+        ask(&mut registration.authorization);
         registration.provider.issuer = Some(ISSUER.to_owned());
         registration.scopes = ScopeSet::from_tokens(["openid"]).unwrap();
         registration.id_token_signing_alg = Some("EdDSA".to_owned());
@@ -73,6 +85,44 @@ fn a_login_further_back_than_max_age_is_refused() {
             let answer = gateway.accept_authorization_response(response, Some(redirect.browser)).await;
             assert_eq!(answer.is_ok(), fits, "{age:?}: {answer:?}");
             assert_eq!(gateway.connection(&alice()).await.unwrap().is_some(), fits, "{age:?}");
+        }
+    });
+}
+
+#[test]
+fn a_login_that_is_not_as_strong_as_is_essential_is_refused() {
+    run(async {
+        let essential = json!({ "id_token": { "acr": { "essential": true } } });
+        let wish = json!({ "id_token": { "acr": { "essential": false } } });
+        for (claims, found, fits) in [
+            (&essential, Some("urn:mfa"), true),
+            (&essential, Some("urn:hardware"), true),
+            (&essential, Some("urn:password"), false),
+            (&essential, None, false),
+            (&wish, Some("urn:password"), true),
+            (&wish, None, true),
+        ] {
+            let nonce = Arc::new(Mutex::new(String::new()));
+            let sent_nonce = nonce.clone();
+            let ask = |options: &mut AuthorizationOptions| {
+                options.acr_values = Some(Template::parse("urn:mfa urn:hardware").unwrap());
+                options.claims = Some(JsonTemplate::parse(claims.clone()).unwrap());
+            };
+            let (world, _) = world_asking("sub-alice", ask, move |claims, _| {
+                claims["nonce"] = sent_nonce.lock().clone().into();
+                if let Some(found) = found {
+                    claims["acr"] = found.into();
+                }
+            });
+            let gateway = world.start().await;
+            let redirect =
+                gateway.begin_authorization(alice(), None, None, CallContext::none()).await.unwrap();
+            let sent: std::collections::BTreeMap<_, _> = redirect.url.query_pairs().into_owned().collect();
+            nonce.lock().clone_from(&sent["nonce"]);
+            let response = AuthorizationResponse::parse(&format!("code=c&state={}", sent["state"])).unwrap();
+            let answer = gateway.accept_authorization_response(response, Some(redirect.browser)).await;
+            assert_eq!(answer.is_ok(), fits, "{claims} {found:?}: {answer:?}");
+            assert_eq!(gateway.connection(&alice()).await.unwrap().is_some(), fits);
         }
     });
 }

@@ -17,6 +17,7 @@ mod introspection;
 mod managed_keys;
 mod possession;
 mod pushed;
+mod refresh_lifetime;
 mod registration;
 mod rejection;
 mod rekey;

@@ -1,8 +1,13 @@
 //! Who the person is: asked with a live token, and told only of the subject of the ID token.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claviger_actors::gateway::people::UserInfo;
-use claviger_actors::protocol::token::{IdentityClaims, TokenSet};
-use serde_json::json;
+use claviger_actors::protocol::dpop::{DPOP, DPOP_NONCE, DpopKey};
+use claviger_actors::protocol::signing_key::SignatureAlgorithm;
+use claviger_actors::protocol::token::{IdentityClaims, TokenSet, TokenType};
+use http::header::WWW_AUTHENTICATE;
+use serde_json::{Value, json};
 
 use crate::world::*;
 
@@ -69,5 +74,45 @@ fn without_an_id_token_nobody_can_say_whom_it_is_about() {
         let gateway = world.start().await;
         gateway.import_connection(&alice(), TokenSet { identity: None, ..tokens }).await.unwrap();
         assert!(matches!(gateway.userinfo(&alice()).await.unwrap(), UserInfo::Unfit(_)));
+    });
+}
+
+/// The claims of the proof that was sent with a request.
+fn proof(sent: &SentRequest) -> Value {
+    let proof = sent.headers[DPOP].to_str().unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(proof.split('.').nth(1).unwrap()).unwrap()).unwrap()
+}
+
+#[test]
+fn a_token_that_is_bound_to_a_key_goes_with_a_proof_and_the_nonce_that_is_asked_for() {
+    run(async {
+        let (world, _) = world();
+        let key = DpopKey::generate(SignatureAlgorithm::Es256).unwrap();
+        let identity = IdentityClaims { iss: "https://as.example".into(), sub: "sub-alice".into() };
+        let tokens = TokenSet {
+            identity: Some(identity),
+            token_type: TokenType::Dpop,
+            dpop_key: Some(key),
+            ..world.tokens(3600)
+        };
+        world.server.document("/userinfo", json!({ "sub": "sub-alice" }));
+        let challenge = Answer::json(401, "{}")
+            .header(DPOP_NONCE, "n-1")
+            .header(WWW_AUTHENTICATE, "DPoP error=\"use_dpop_nonce\"");
+        world.server.plan_document("/userinfo", challenge);
+        let gateway = world.start().await;
+        gateway.import_connection(&alice(), tokens).await.unwrap();
+        assert!(matches!(gateway.userinfo(&alice()).await.unwrap(), UserInfo::Claims(_)));
+        gateway.userinfo(&alice()).await.unwrap();
+        let sent = world.transport.sent();
+        assert_eq!(sent.len(), 3, "challenged once, remembered afterwards");
+        for (request, nonce) in sent.iter().zip([Value::Null, "n-1".into(), "n-1".into()]) {
+            assert_eq!(request.headers["authorization"], "DPoP access-0");
+            let claims = proof(request);
+            assert_eq!((&claims["htm"], &claims["nonce"]), (&json!("GET"), &nonce), "{claims}");
+            assert_eq!(claims["htu"], "https://as.example/userinfo");
+            assert!(claims["ath"].is_string());
+        }
+        assert_ne!(proof(&sent[1])["jti"], proof(&sent[2])["jti"]);
     });
 }

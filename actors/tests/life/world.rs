@@ -80,6 +80,7 @@ struct State {
     delay: Duration,
     extra: Extra,
     documents: BTreeMap<&'static str, Value>,
+    planned_documents: BTreeMap<&'static str, VecDeque<Answer>>,
 }
 
 impl Server {
@@ -94,6 +95,7 @@ impl Server {
                 delay: Duration::from_millis(50),
                 extra: Box::new(|_, _| {}),
                 documents: BTreeMap::new(),
+                planned_documents: BTreeMap::new(),
             }),
         })
     }
@@ -130,6 +132,11 @@ impl Server {
         self.state.lock().documents.insert(path, document);
     }
 
+    /// The next request for this document is answered so.
+    pub fn plan_document(&self, path: &'static str, answer: Answer) {
+        self.state.lock().planned_documents.entry(path).or_default().push_back(answer);
+    }
+
     fn answer(&self, request: &SentRequest) -> Answer {
         let mut state = self.state.lock();
         match request.url.path() {
@@ -141,6 +148,10 @@ impl Server {
                 return planned.unwrap_or_else(|| Answer::json(201, pushed));
             }
             path => {
+                let planned = state.planned_documents.get_mut(path).and_then(VecDeque::pop_front);
+                if let Some(planned) = planned {
+                    return planned;
+                }
                 return match state.documents.get(path) {
                     Some(document) => Answer::json(200, document),
                     None => Answer::json(404, "{}"),
@@ -260,6 +271,7 @@ impl World {
             obtained_at: now,
             expiry: Expiry::Stated { at: now.after(Duration::from_secs(seconds)) },
             refresh_token: Some(RefreshToken::new("refresh-0").unwrap()),
+            refresh_token_obtained_at: None,
             requested_scope: None,
             scope: None,
             identity: None,

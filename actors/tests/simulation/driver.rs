@@ -242,6 +242,7 @@ fn spawn_import(world: &World, story: &Shared, gateway: &GatewayHandle, who: Who
         obtained_at: now,
         expiry: Expiry::Stated { at: now.after(Duration::from_secs(60)) },
         refresh_token: Some(RefreshToken::new(refresh).unwrap()),
+        refresh_token_obtained_at: None,
         requested_scope: None,
         scope: None,
         identity: None,

@@ -1,5 +1,6 @@
 //! How a person is asked, and the security profile: what is good, and what is told of what is not.
 
+use claviger_actors::registration::quirks::AssertionAudience;
 use claviger_actors::testing::keys;
 
 use super::*;
@@ -77,6 +78,8 @@ fn what_cannot_be_asked_is_told_with_its_key() {
         let told = told(&format!("{PLAIN}{line}"));
         assert!(told.len() == 1 && told[0].starts_with(expected), "{line}: {told:?}");
     }
+    let unchecked = told("client_auth = \"none\"\nclaims = { id_token = { acr = { essential = true } } }");
+    assert!(unchecked.len() == 1 && unchecked[0].starts_with("profiles.books.claims: makes `acr`"));
     let told = told("client_auth = \"none\"\nmax_age = \"5m\"");
     assert!(told[0].contains("add \"openid\" to `scopes`"), "{told:?}");
 }
@@ -96,6 +99,26 @@ fn requests_cannot_be_pushed_where_nobody_says_where_to() {
     assert!(told.ends_with(expected) && told.lines().count() == 1, "{told}");
     let par = "pushed_authorization_request_endpoint = \"https://id.acme.example/par\"";
     with(&format!("{person}\n{par}")).unwrap();
+}
+
+#[test]
+fn what_asks_a_person_knows_of_a_call_only_its_subject() {
+    for (key, line) in [
+        ("acr_values", "acr_values = \"{header.x-acr}\""),
+        ("prompt", "prompt = \"{query.prompt}\""),
+        ("login_hint", "login_hint = \"{claim.email}\""),
+        ("claims", "claims = { userinfo = { sub = { value = \"{header.x-user}\" } } }"),
+        ("authorization_details", "authorization_details = [{ type = \"a\", who = \"{caller.name}\" }]"),
+    ] {
+        let told = told(&format!("{PLAIN}{line}"));
+        let expected = format!("profiles.books.{key}: takes {{");
+        assert!(told.len() == 1 && told[0].starts_with(&expected), "{line}: {told:?}");
+    }
+    // Without a person, the token request has the details, and the call is at hand.
+    let lines = "client_id = \"c\"\nauthorization_details = [{ type = \"a\", who = \"{header.x-user}\" }]";
+    let text = good().replace("client_id = \"c\"", lines);
+    let config = load_text(&text, &Variables::new()).unwrap();
+    assert_eq!(config.routing.iter().next().unwrap().needs.values.len(), 1);
 }
 
 #[test]
@@ -121,6 +144,49 @@ fn fapi2_is_on_with_one_line() {
     let options = &registration.authorization;
     assert!(options.pushed && options.require_iss && options.fapi_algorithms_only);
     assert_eq!((registration.pkce, registration.dpop.map(|alg| alg.name())), (Pkce::S256, Some("ES256")));
+}
+
+#[test]
+fn fapi2_makes_the_issuer_the_audience_of_client_assertions() {
+    let fapi = format!("{SIGNER}security_profile = \"fapi2\"\n");
+    let text = |audience: &str| told(&format!("{fapi}client_assertion_audience = \"{audience}\""));
+    for audience in ["token_endpoint", "https://id.acme.example/token"] {
+        let told = text(audience);
+        let expected = "profiles.books.client_assertion_audience: contradicts security_profile = \"fapi2\"";
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+    }
+    assert!(with_lines(&format!("{fapi}client_assertion_audience = \"issuer\"")).is_ok());
+    // The provider's own wish is for other clients.
+    let quirk = "issuer = \"https://id.acme.example\"\nclient_assertion_audience = \"token_endpoint\"";
+    let with_quirk = |lines: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("es256.pem"), keys::P256).unwrap();
+        let text = good()
+            .replace("token_endpoint = \"https://id.acme.example/token\"", quirk)
+            .replace("client_secret = \"HUSH\"", lines);
+        let path = directory.path().join("gateway.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = load(&path, &Variables::new()).unwrap_or_else(|errors| panic!("{errors}"));
+        config.profiles[0].registration.provider.quirks.client_assertion_audience.clone()
+    };
+    assert_eq!(with_quirk(SIGNER), AssertionAudience::TokenEndpoint);
+    assert_eq!(with_quirk(&fapi), AssertionAudience::Issuer);
+}
+
+#[test]
+fn a_bound_token_is_sent_in_no_other_way_than_rfc_9449_has_it() {
+    for (quirk, line, key) in [
+        ("access_token_header = \"X-Token\"", "dpop = true", "dpop"),
+        ("access_token_scheme = \"Token\"", "dpop = true", "dpop"),
+    ] {
+        let text = good()
+            .replace("[profiles.books]", &format!("{quirk}\n[profiles.books]"))
+            .replace("client_id = \"c\"", &format!("client_id = \"c\"\n{line}"));
+        let told = faults(&text, &Variables::new());
+        let expected = format!("profiles.books.{key}: cannot go with `access_token_header`");
+        assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
+        assert!(load_text(&text.replace("dpop = true", "dpop = false"), &Variables::new()).is_ok());
+    }
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn routes_know_what_their_profiles_need_of_a_call() {
     let config = load_text(&text, &none()).unwrap();
     let route = config.routing.iter().next().unwrap();
     assert_eq!(route.needs.values.iter().collect::<Vec<_>>(), [&Placeholder::Header("x-tenant".into())]);
-    assert!(route.takes_callers_word() && !route.needs.caller_token);
+    assert!(!route.takes_callers_word() && !route.needs.caller_token);
 
     let text = with_profile("refresh_params = { tenant = \"{claim.tenant}\" }");
     let config = load_text(&text, &none()).unwrap();
@@ -150,6 +150,31 @@ fn routes_know_what_their_profiles_need_of_a_call() {
     let config = load_text(&exchange, &none()).unwrap();
     let route = config.routing.iter().next().unwrap();
     assert!(route.needs.caller_token && !route.subject_names_jwt && route.subject == SubjectSource::Caller);
+}
+
+#[test]
+fn a_callers_word_needs_permission_only_where_it_says_whose_token_it_is() {
+    let takes = |grant: &str, assertion: &str| {
+        let lines = format!("assertion = {{ signing_key = {{ file = \"key.pem\" }}, {assertion} }}");
+        let text = with_profile(&lines).replace("client_credentials", grant);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key.pem"), claviger_actors::testing::keys::RSA).unwrap();
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = load(&path, &none()).unwrap();
+        config.routing.iter().next().unwrap().takes_callers_word()
+    };
+    for (grant, assertion, expected) in [
+        ("jwt_bearer", "subject = \"{header.x-user}\"", true),
+        ("jwt_bearer", "subject = \"{query.user}@acme.example\"", true),
+        ("jwt_bearer", "claims = { sub = \"{header.x-user}\" }", true),
+        ("jwt_bearer", "subject = \"{claim.email}\", claims = { team = \"{header.x-team}\" }", false),
+        ("jwt_bearer", "subject = \"{header.x-user}\", claims = { sub = \"robot\" }", false),
+        ("saml2_bearer", "subject = \"{header.x-user}\"", true),
+        ("saml2_bearer", "attributes = { team = \"{header.x-team}\" }", false),
+    ] {
+        assert_eq!(takes(grant, assertion), expected, "{grant}: {assertion}");
+    }
 }
 
 #[test]

@@ -77,20 +77,22 @@ fn a_bad_key_is_told_with_profile_key_and_remedy() {
 }
 
 #[test]
-fn a_certificate_that_has_ended_is_told_and_keeps_nothing_from_starting() {
+fn a_certificate_of_a_key_that_has_ended_is_told_and_keeps_nothing_from_starting() {
     let lines = "signing_key = { file = \"rsa.pem\" }\ncertificate = { file = \"old.pem\" }";
     let files: [(&str, &[u8]); 2] = [("rsa.pem", keys::RSA), ("old.pem", keys::RSA_EXPIRED_CERTIFICATE)];
     for (table, place) in [(SIGNER, "profiles.crm.certificate"), (BEARER, "profiles.crm.assertion")] {
         let config = with_profile(&format!("{table}{lines}"), &files).unwrap();
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-        let [fault] = config.invalid_certificates.as_slice() else { panic!("{config:?}") };
-        let warning = fault.to_string();
+        let [warning] = config.invalid_certificates.as_slice() else {
+            panic!("{:?}", config.invalid_certificates)
+        };
+        let warning = warning.to_string();
         assert!(warning.contains(&format!("{place}: the certificate of signing key ")), "{warning}");
         assert!(warning.ends_with(" ended at 2021-01-01T00:00:00Z; put a new one in its place"), "{warning}");
     }
     let files: [(&str, &[u8]); 2] = [("rsa.pem", keys::RSA), ("old.pem", keys::RSA_CERTIFICATE)];
-    let config = with_profile(&format!("{SIGNER}{lines}"), &files).unwrap();
-    assert!(config.warnings.is_empty() && config.invalid_certificates.is_empty());
+    let good = with_profile(&format!("{SIGNER}{lines}"), &files).unwrap();
+    assert!(good.warnings.is_empty() && good.invalid_certificates.is_empty());
 }
 
 #[test]

@@ -32,6 +32,7 @@ authorize_params = { access_type = "offline", prompt = "consent" }
 token_params = { audience = "api", expiring = 1 }
 refresh_params = { audience = "api" }
 default_token_lifetime = "2h"
+default_refresh_token_lifetime = "720h"
 scope_separator = ","
 scope_parameter = "user_scope"
 token_request_format = "json"
@@ -81,6 +82,7 @@ fn a_profile_gets_what_its_provider_says() {
     assert_eq!(registration.pkce, Pkce::None);
     assert_eq!(registration.scopes.to_string(), "a b");
     assert_eq!(registration.default_token_lifetime, Some(Duration::from_secs(7200)));
+    assert_eq!(registration.default_refresh_token_lifetime, Some(Duration::from_secs(720 * 3600)));
     assert_eq!(names(&registration.authorize_params), "access_type=offline&prompt=consent");
     assert_eq!(names(&registration.token_params), "audience=api&expiring=1");
     assert_eq!(names(&registration.refresh_params), "audience=api");
@@ -105,6 +107,24 @@ fn a_profile_gets_what_its_provider_says() {
 }
 
 #[test]
+fn what_a_provider_takes_of_a_call_is_not_for_people() {
+    let person = |provider: &str, profile: &str| {
+        let provider = format!("authorization_endpoint = \"https://id.acme.example/authorize\"\n{provider}");
+        with(&provider, profile).replace("client_credentials", "authorization_code")
+    };
+    let takes = "token_params = { tenant = \"{header.x-tenant}\" }";
+    assert!(load(takes, "").is_ok());
+    let told = faults(&person(takes, ""), &Variables::new());
+    let expected =
+        "profiles.books.provider: has token_params.tenant, which takes {header.x-tenant} from a call";
+    assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+    assert!(load_text(&person(takes, "token_params = { tenant = \"acme\" }"), &Variables::new()).is_ok());
+    let told = faults(&with("authorize_params = { login_hint = \"{query.user}\" }", ""), &Variables::new());
+    let expected = "providers.acme.authorize_params.login_hint: takes {query.user} from a call";
+    assert!(told[0].starts_with(expected), "{told:?}");
+}
+
+#[test]
 fn a_profile_has_the_last_word() {
     let config = load(
         EVERYTHING,
@@ -124,7 +144,8 @@ fn a_profile_has_the_last_word() {
         EVERYTHING,
         "variables = { tenant = \"contoso\", path = \"v2\" }\nclient_auth = \"client_secret_query\"\npkce = \"S256\"\n\
          scopes = []\nauthorize_params = { prompt = \"\", hd = \"acme.example\" }\n\
-         token_params = { audience = \"other\" }\nrefresh_params = { extra = \"1\" }\ndefault_token_lifetime = \"5m\"",
+         token_params = { audience = \"other\" }\nrefresh_params = { extra = \"1\" }\ndefault_token_lifetime = \"5m\"\n\
+         default_refresh_token_lifetime = \"24h\"",
     );
     let config = load_text(&text, &Variables::new()).unwrap();
     assert_eq!(config.profiles[0].client_auth_name, "client_secret_query");
@@ -132,6 +153,7 @@ fn a_profile_has_the_last_word() {
     assert_eq!(registration.pkce, Pkce::S256);
     assert!(registration.scopes.is_empty());
     assert_eq!(registration.default_token_lifetime, Some(Duration::from_secs(300)));
+    assert_eq!(registration.default_refresh_token_lifetime, Some(Duration::from_secs(24 * 3600)));
     assert_eq!(names(&registration.authorize_params), "access_type=offline&hd=acme.example");
     assert_eq!(names(&registration.token_params), "audience=other&expiring=1");
     assert_eq!(names(&registration.refresh_params), "audience=other&extra=1");

@@ -13,12 +13,18 @@ use super::*;
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    let certificate = |end: i32| {
+    let certificate_until = |end| {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["client.example".to_owned()]).unwrap();
-        params.not_after = date_time_ymd(end, 1, 1);
+        params.not_after = end;
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     };
+    let certificate = |year: i32| certificate_until(date_time_ymd(year, 1, 1));
+    let since_1970 = Duration::from_millis(SystemClock.now().as_millis());
+    let tomorrow = date_time_ymd(1970, 1, 1) + since_1970 + Duration::from_secs(86_400);
+    let (cert, key) = certificate_until(tomorrow);
+    write("soon.pem", &cert);
+    write("soon.key", &key);
     let (cert, key) = certificate(4000);
     write("client.pem", &cert);
     write("client.key", &key);
@@ -115,6 +121,31 @@ fn a_client_certificate_is_shown_to_the_provider_and_bound_tokens_show_it_upstre
 }
 
 #[test]
+fn a_client_certificate_that_has_ended_is_told_and_keeps_nothing_from_starting() {
+    let folder = folder();
+    let old = "tls = { cert = \"old.pem\", key = \"old.key\" }";
+    for (profile, route, place) in [
+        (format!("{old}\ncertificate_bound_tokens = true"), "", "profiles.books.tls.cert"),
+        (String::new(), old, "routes.books.tls.cert"),
+    ] {
+        let config = loaded(folder.path(), "", &profile, route);
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let [expired] = config.invalid_certificates.as_slice() else {
+            panic!("{:?}", config.invalid_certificates)
+        };
+        let text = format!(
+            "{place}: the certificate in old.pem ended at 2001-01-01T00:00:00Z; put a new one in its place"
+        );
+        assert!(expired.to_string().ends_with(&text), "{expired}");
+    }
+    let soon = "tls = { cert = \"soon.pem\", key = \"soon.key\" }";
+    let config = loaded(folder.path(), "", soon, "");
+    assert!(config.invalid_certificates.is_empty(), "{:?}", config.invalid_certificates);
+    let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
+    assert!(warning.to_string().contains("profiles.books.tls.cert: the certificate in soon.pem ends at "));
+}
+
+#[test]
 fn what_is_wrong_with_a_certificate_is_told_with_place_and_remedy() {
     let folder = folder();
     for (keys, fault) in [
@@ -122,10 +153,6 @@ fn what_is_wrong_with_a_certificate_is_told_with_place_and_remedy() {
         ("cert = \"empty.pem\", key = \"client.key\"", "tls.cert: file empty.pem has no certificate in it"),
         ("cert = \"broken.pem\", key = \"client.key\"", "tls.cert: file broken.pem is no PEM file"),
         ("cert = \"wrong.pem\", key = \"client.key\"", "tls.cert: file wrong.pem holds no X.509 certificate"),
-        (
-            "cert = \"old.pem\", key = \"old.key\"",
-            "tls.cert: the certificate in old.pem expired at 2001-01-01T00:00:00Z; put a new one in its place",
-        ),
         (
             "cert = \"client.pem\", key = \"none.key\"",
             "tls.key: secret file none.key cannot be read: No such file",

@@ -92,6 +92,7 @@ impl TokenSetImport {
             obtained_at: now,
             expiry,
             refresh_token: refresh_token.transpose().map_err(|e| e.to_string())?,
+            refresh_token_obtained_at: None,
             requested_scope: None,
             scope: scope.map_err(|_| "scope has a character that no scope may have".to_owned())?,
             identity: None,

@@ -180,7 +180,8 @@ impl<G: ProxyGateway> Errand<'_, G> {
             proof: proof.as_ref(),
             peer: self.asked.peer(),
             host: self.asked.host.as_bytes(),
-            https: self.desk.https,
+            // The listener itself speaks plain HTTP.
+            https: false,
             request_id: self.id.as_str(),
             length: self.asked.length,
         };

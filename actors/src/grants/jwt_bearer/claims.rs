@@ -111,6 +111,15 @@ impl Claims {
         subject.chain(further).collect()
     }
 
+    /// What has to be known of a call to make `sub`. The configured claim wins over the subject.
+    pub(super) fn subject_placeholders(&self) -> Vec<Placeholder> {
+        match self.further.get("sub") {
+            Some(Claim::Value(value)) => value.placeholders(),
+            Some(Claim::Removed) => Vec::new(),
+            None => self.subject.iter().flat_map(Template::placeholders).cloned().collect(),
+        }
+    }
+
     /// The claims of a new assertion.
     pub(super) fn of(&self, context: &GrantContext<'_>) -> Result<Map<String, Value>, GrantError> {
         let mut claims = Map::new();

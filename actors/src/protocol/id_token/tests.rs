@@ -362,15 +362,6 @@ fn at_hash_must_fit_the_access_token() {
 }
 
 #[test]
-fn a_refresh_must_name_the_same_person_at_the_same_issuer() {
-    let claims = with_claim("azp", Value::Null).unwrap();
-    assert!(claims.continues(&claims.identity()));
-    let same = claims.identity();
-    assert!(!claims.continues(&IdentityClaims { sub: "other".into(), ..same.clone() }));
-    assert!(!claims.continues(&IdentityClaims { iss: "https://other.example".into(), ..same }));
-}
-
-#[test]
 fn a_key_set_is_bounded_and_broken_keys_are_left_out() {
     use crate::protocol::jwk::{JwkSetError, MAX_KEYS};
     let many = vec![ec_jwk("e"); MAX_KEYS + 1];

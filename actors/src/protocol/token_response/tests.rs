@@ -180,14 +180,37 @@ fn further_members_are_kept_unless_they_are_secret_or_too_many() {
     let mut body = json!({
         "access_token": "a", "instance_url": "https://x.example", "device_secret": "s3cr3t",
         "oauth_token": "s3cr3t", "Refresh_Token": "s3cr3t", "nothing": null, "issued_token_type": "urn:x",
-        "big": "y".repeat(MAX_EXTRA_BYTES),
+        "big": "y".repeat(OF_ONE_ANSWER.bytes),
     });
     let extra = parse(&body).unwrap().extra;
     assert_eq!(extra.keys().collect::<Vec<_>>(), ["instance_url", "issued_token_type"]);
     for i in 0..1000 {
         body[format!("member{i}")] = json!(i);
     }
-    assert_eq!(parse(&body).unwrap().extra.len(), MAX_EXTRA);
+    assert_eq!(parse(&body).unwrap().extra.len(), OF_ONE_ANSWER.members);
+}
+
+#[test]
+fn what_is_carried_over_is_bounded_and_the_newest_answer_comes_first() {
+    let member = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), json!(value))]);
+    let mut kept = member("host", "one.example");
+    kept = carried_over(&kept, member("region", "eu"));
+    assert_eq!(kept.len(), 2);
+    kept = carried_over(&kept, member("host", "two.example"));
+    assert_eq!((kept.len(), &kept["host"]), (2, &json!("two.example")));
+    for i in 0..1000 {
+        let name = format!("new{i}");
+        kept = carried_over(&kept, member(&name, "x"));
+        assert!(kept.contains_key(&name), "{name}");
+    }
+    assert_eq!(kept.len(), 64);
+    let mut big = BTreeMap::new();
+    for i in 0..1000 {
+        let name = format!("big{i}");
+        big = carried_over(&big, member(&name, &"y".repeat(10 * 1024)));
+        assert!(big.contains_key(&name), "{name}");
+    }
+    assert_eq!(big.len(), 3, "32 KiB");
 }
 
 #[test]
@@ -305,7 +328,8 @@ fn a_servers_own_form_of_answer_is_read() {
     assert_eq!(answer.access_token.expose(), "user-token");
     assert_eq!(answer.refresh_token.unwrap().expose(), "r");
     assert_eq!(answer.scope.unwrap().to_string(), "a b c");
-    let kept = json!({"ok": true, "authed_user": {"id": "U1"}, "team": {"id": "T1", "list": [{"n": 1}]}});
+    // Nothing of what the tokens were wrapped in: what is there is not known to be harmless.
+    let kept = json!({"ok": true, "team": {"id": "T1", "list": [{"n": 1}]}});
     let kept: BTreeMap<_, _> = kept.as_object().unwrap().clone().into_iter().collect();
     assert_eq!(answer.extra, kept);
     // The answer to a refresh may be in the usual form.
