@@ -243,9 +243,6 @@ async fn an_algorithm_that_the_server_does_not_take_is_named_before_anything_is_
     let mut scene = Scene::person(|provider| provider).await;
     scene.config.extend("profiles.calendar", "dpop_signing_alg = \"ES384\"");
     let gateway = scene.config.start().await;
-    let link = gateway.authorization_url("/calendar/events").await;
-    crate::support::http::get(&link).send().await;
-    let (_, log, _) = gateway.stop().await;
-    assert!(log.contains("no DPoP proofs signed with ES384, only with ES256"), "{log}");
+    refused(gateway.call("/calendar/events").await, "no DPoP proofs signed with ES384, only with ES256");
     assert_eq!(scene.provider.count("total").await, 0);
 }

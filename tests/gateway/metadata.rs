@@ -50,12 +50,6 @@ async fn what_it_lacks_is_told_at_the_first_call_with_profile_key_and_remedy() {
         (
             "client_credentials",
             "dpop = true",
-            json!({}),
-            &["dpop_signing_alg_values_supported", "take `dpop` out"],
-        ),
-        (
-            "client_credentials",
-            "dpop = true",
             json!({ "dpop_signing_alg_values_supported": ["RS256"] }),
             &["ES256", "RS256", "set dpop_signing_alg"],
         ),

@@ -48,16 +48,10 @@ fn endpoint_is_announced(profile: &Profile) -> bool {
     profile.registration.provider.endpoints.token_endpoint.is_none()
 }
 
-/// What the announced token endpoint takes (RFC 8414 section 2, RFC 9449 section 5.1).
+/// What the announced token endpoint takes (RFC 8414 section 2). That nothing is said of DPoP means
+/// little: whoever does not know it answers with a bearer token, and is told so then.
 fn check_announced(profile: &Profile, document: &AuthorizationServerMetadata) -> Result<(), Failure> {
     let provider = &profile.registration.provider;
-    if profile.registration.dpop.is_some() && document.dpop_signing_alg_values_supported.is_none() {
-        return Err(refused(
-            "`dpop` needs a provider that binds tokens to keys, and its metadata has no \
-             dpop_signing_alg_values_supported; take `dpop` out, or, if it knows DPoP all the same, give the \
-             provider's `token_endpoint`",
-        ));
-    }
     let (types, _) = grant_types(profile.grant_name);
     if let (Some(known), Some(wanted)) = (&document.grant_types_supported, types.first())
         && !provider.grants_given
