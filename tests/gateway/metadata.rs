@@ -16,7 +16,7 @@ async fn scene(grant: &str, lines: &str, members: &Value) -> ScriptedScene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_lacks_is_told_at_the_first_call_with_profile_key_and_remedy() {
-    let cases: [(&str, &str, Value, &[&str]); 9] = [
+    let cases: [(&str, &str, Value, &[&str]); 8] = [
         (
             "client_credentials",
             "",
