@@ -197,14 +197,25 @@ impl Handler<FindDevice> for FlowRegistrar {
     type Result = ResponseActFuture<Self, Result<Option<DeviceView>, FlowError>>;
 
     fn handle(&mut self, FindDevice { page }: FindDevice, _: &mut Self::Context) -> Self::Result {
-        let found = self.devices.find(StateHash::of(page.expose()));
-        Box::pin(wrap_future(async move {
-            let Some(actor) = found else { return Ok(None) };
-            match actor.ask_idempotent(ReadDevice, READ_DEADLINE).await {
-                Ok(view) => Ok(Some(view)),
-                Err(AskError::Stopped) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
+        let page = StateHash::of(page.expose());
+        let (known, store) = (self.devices.find(page).is_some(), self.services.store.clone());
+        // What an earlier process began, or another replica, may not be revived here yet.
+        let stored = async move { if known { Ok(None) } else { store.load(page).await } };
+        Box::pin(wrap_future::<_, Self>(stored).then(move |stored, this, _| {
+            let found = stored.map(|record| {
+                if let Some(record) = record {
+                    this.revive(record);
+                }
+                this.devices.find(page)
+            });
+            wrap_future(async move {
+                let Some(actor) = found? else { return Ok(None) };
+                match actor.ask_idempotent(ReadDevice, READ_DEADLINE).await {
+                    Ok(view) => Ok(Some(view)),
+                    Err(AskError::Stopped) => Ok(None),
+                    Err(error) => Err(error.into()),
+                }
+            })
         }))
     }
 }

@@ -129,6 +129,7 @@ fn it_goes_on_after_a_restart_of_actor_registrar_and_process() {
         world.store.put(record);
         world.device.polls_bring([Ok(DevicePoll::Pending), Ok(DevicePoll::Connected)]);
         let restarted = world.replica();
+        assert!(restarted.device(PAGE).await.is_some(), "at once, though it is not revived yet");
         tokio::time::sleep(Duration::from_secs(15)).await;
         let view = restarted.device(PAGE).await.unwrap();
         assert_eq!(view.user_code, "WDJB-1");
