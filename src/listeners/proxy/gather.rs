@@ -42,13 +42,8 @@ pub(super) fn gather<G: ProxyGateway>(
 }
 
 fn named_subject(asked: &Asked<'_>) -> Result<Subject, String> {
-    let mut values = asked.subjects();
-    let value = match (values.next(), values.next()) {
-        (Some(value), None) => value,
-        (None, _) => return Err("send Claviger-Subject with the name of the person it is for".into()),
-        (Some(_), Some(_)) => return Err("Claviger-Subject was sent more than once".into()),
-    };
-    let name = std::str::from_utf8(value).map_err(|_| "Claviger-Subject is not UTF-8".to_owned())?;
+    let name = single(asked.subjects(), "Claviger-Subject")?
+        .ok_or("send Claviger-Subject with the name of the person it is for")?;
     Subject::new(name).map_err(|error| format!("Claviger-Subject {error}"))
 }
 
