@@ -63,6 +63,16 @@ impl TokenRequest {
         self.params.push(("resource".to_owned(), Secret::from(resource)));
     }
 
+    /// Sets each parameter in turn; every `resource` is kept (RFC 8707 section 2).
+    pub fn add_all<'a>(&mut self, params: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        for (name, value) in params {
+            match name {
+                "resource" => self.add_resource(value),
+                _ => self.param(name, value),
+            }
+        }
+    }
+
     /// The value of a parameter, if set.
     pub fn get(&self, name: &str) -> Option<&Secret> {
         self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value)

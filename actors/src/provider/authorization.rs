@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::capabilities::{self, no_par_endpoint};
+use super::capabilities::{self, no_par_endpoint, refused};
 use super::context::ProviderContext;
 use super::error::TokenError;
 use super::grant_request::before_any_grant;
@@ -119,12 +119,7 @@ fn pushed_form(params: &AuthorizationParams, signed: Option<Secret>, client_id: 
         request.param("request", object);
         return request;
     }
-    for (name, value) in params.iter() {
-        match name {
-            "resource" => request.add_resource(value),
-            _ => request.param(name, value),
-        }
-    }
+    request.add_all(params.iter());
     request
 }
 
@@ -148,8 +143,4 @@ async fn push(
         let failure = before_any_grant(failure);
         Failure { detail: format!("pushed authorization request: {}", failure.detail), ..failure }
     })
-}
-
-fn refused(detail: impl Into<String>) -> Failure {
-    failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail)
 }

@@ -105,6 +105,7 @@ pub(super) fn no_par_endpoint() -> Failure {
     )
 }
 
-fn refused(detail: impl Into<String>) -> Failure {
+/// A request that the server, by its metadata, would not take.
+pub(super) fn refused(detail: impl Into<String>) -> Failure {
     failure(FailureClass::ClientMisconfigured, Reason::RequestRefused, detail)
 }

@@ -42,12 +42,7 @@ async fn request(
     let mut request = TokenRequest::default();
     // Every client names itself here, however it proves who it is (section 3.1).
     request.param("client_id", client.client_id.as_str());
-    for (name, value) in params {
-        match name.as_str() {
-            "resource" => request.add_resource(value),
-            name => request.param(name, value.as_str()),
-        }
-    }
+    request.add_all(params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let to = Addressee { profile: &context.profile, client: &client, metadata: &metadata, endpoint };
     let read = |answer: &IncomingResponse| {
         parse_device_answer(answer.status, &answer.headers, &answer.body, context.now())
