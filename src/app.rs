@@ -148,8 +148,7 @@ impl RunningApp {
         let public_url = config.server.public_url;
         let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(config.callers, &transport)));
         let upstream = Arc::new(UpstreamSettings::new(tls));
-        let proxy_state =
-            ProxyState::new(gateway.clone(), callers, public_url.clone(), upstream, digest);
+        let proxy_state = ProxyState::new(gateway.clone(), callers, public_url.clone(), upstream, digest);
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
         let admin_state = AdminState {
             gateway: gateway.clone(),
@@ -158,13 +157,8 @@ impl RunningApp {
             bind: addresses.admin,
         };
 
-        let settings = |name, workers| ListenerSettings {
-            name,
-            workers,
-            tls: None,
-            h2c: false,
-            drain: DRAIN_DEADLINE,
-        };
+        let settings =
+            |name, workers| ListenerSettings { name, workers, tls: None, h2c: false, drain: DRAIN_DEADLINE };
         let workers = config.server.workers;
         let proxy = listen(sockets.proxy, settings("proxy", workers), move || proxy_state.handlers())?;
         let public = listen(sockets.public, settings("public", 1), move || {

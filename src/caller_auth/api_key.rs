@@ -21,7 +21,9 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled};
+use super::{
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
+};
 
 /// The header that brings a key.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");

@@ -26,7 +26,9 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::{AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled};
+use super::{
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
+};
 
 /// What a caller without a valid credential is told.
 pub const CHALLENGE: &str = "Basic realm=\"claviger\", charset=\"UTF-8\"";

@@ -24,7 +24,8 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::{
-    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented, Recalled,
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
+    Recalled,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).

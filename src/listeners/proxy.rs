@@ -33,8 +33,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix_rt::Arbiter;
 use actix_http::{Request, Response};
+use actix_rt::Arbiter;
 use actix_service::{Service, ServiceFactory, fn_service};
 use actix_web::HttpResponse;
 use arc_swap::ArcSwap;

@@ -34,9 +34,8 @@ pub(super) async fn serve<G: ProxyGateway>(
     let head = request.head();
     let id = desk.request_ids.next();
     let arrival = Arrival { head, connection: &connection, framing: Framing::Headers };
-    let body = || -> super::Incoming {
-        Box::pin(payload.map(|chunk| chunk.map_err(|_| BodyFault::BrokenOff)))
-    };
+    let body =
+        || -> super::Incoming { Box::pin(payload.map(|chunk| chunk.map_err(|_| BodyFault::BrokenOff))) };
     let answered = super::answer(&desk, &arrival, body, &id).await;
     let mut response = match answered {
         Ok(passing) => {
@@ -156,10 +155,7 @@ impl MessageBody for Http1Body {
         }
     }
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         match &mut self.content {
             Content::Own(body) => Pin::new(body).poll_next(cx),
             Content::Forwarded { body, .. } => body.poll_data(cx).map_err(Into::into),

@@ -123,7 +123,8 @@ fn own(response: HttpResponse) -> Response<Http2Body> {
     }
     // What the gateway says itself is at hand as a whole.
     let body = Full::new(response.into_body().try_into_bytes().unwrap_or_default());
-    converted.map(|()| -> Http2Body { Box::pin(http_body_util::BodyExt::map_err(body, |never| match never {})) })
+    converted
+        .map(|()| -> Http2Body { Box::pin(http_body_util::BodyExt::map_err(body, |never| match never {})) })
 }
 
 impl Body for ForwardedBody {

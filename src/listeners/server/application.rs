@@ -23,5 +23,6 @@ pub fn application(
 > + 'static {
     let application = App::new().configure(configure).into_factory();
     // Nothing asks it for its own address: links are made of `server.public_url`.
-    map_config(application, |()| AppConfig::default()).map_err(|error: actix_web::Error| error.error_response())
+    map_config(application, |()| AppConfig::default())
+        .map_err(|error: actix_web::Error| error.error_response())
 }

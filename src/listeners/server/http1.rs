@@ -18,7 +18,9 @@ use super::{HEAD_DEADLINE, KEEP_ALIVE};
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Speaks HTTP/1.1 on a connection.
-pub(super) trait Http1: Service<(CallerStream, Option<SocketAddr>), Response = (), Error = Self::Fault> {
+pub(super) trait Http1:
+    Service<(CallerStream, Option<SocketAddr>), Response = (), Error = Self::Fault>
+{
     /// Why a connection ended.
     type Fault: fmt::Display;
 }
