@@ -179,9 +179,10 @@ async fn answer<G: ProxyGateway>(
     drop((callers, routes));
     let connection = match token::at_hand(desk, &call, now) {
         Some(connection) => connection,
-        None => match token::obtain(desk, &call, None).await {
+        // What is seldom needed is boxed, here and below: a call's future is moved, and large ones cost.
+        None => match Box::pin(token::obtain(desk, &call, None)).await {
             Ok(connection) => connection,
-            Err(fault) => return Err(consent::refuse(desk, &asked, &call, fault, id).await),
+            Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
         },
     };
     forward::forward(desk, &asked, &call, connection, body, id).await
