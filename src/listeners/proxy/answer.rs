@@ -25,7 +25,7 @@ pub(super) fn answer<G: ProxyGateway>(
     upstream: UpstreamResponse,
     in_flight: InFlight,
 ) -> Result<HttpResponse, HeaderError> {
-    let UpstreamResponse { parts, body } = upstream;
+    let UpstreamResponse { parts, body, .. } = upstream;
     let status = StatusCode::from_u16(parts.status.as_u16()).map_err(|_| HeaderError::Malformed)?;
     let stated = || {
         let length = parts.headers.get(http::header::CONTENT_LENGTH);

@@ -18,6 +18,7 @@ use claviger_actors::proxy::route::UpstreamOrigin;
 use claviger_actors::proxy::upstream::Exchange;
 use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
+use http_body::Frame;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
 use super::answer::answer;
@@ -151,7 +152,11 @@ impl<G: ProxyGateway> Errand<'_, G> {
         let exchange = Exchange {
             origin: &place.origin,
             tls: route.tls.as_ref(),
+            protocol: route.protocol,
             body: &self.body,
+            token_header: connection.token_header(),
+            takes_trailers: false,
+            upgrade: None,
             idempotent: self.method.is_idempotent(),
             timeout: route.timeout,
             make: &|body| self.request(place, connection, authorization, body),
@@ -224,6 +229,6 @@ fn body<G: ProxyGateway>(desk: &Desk<G>, asked: &Asked<'_>, call: &Call, payload
     };
     let limits =
         BodyLimits { length, max: call.route.max_body, idle: desk.worker.settings().body_idle_timeout };
-    let incoming = payload.map(|chunk| chunk.map_err(|_| BodyFault::BrokenOff));
+    let incoming = payload.map(|chunk| chunk.map(Frame::data).map_err(|_| BodyFault::BrokenOff));
     BodySource::streaming(Box::pin(incoming), limits)
 }
