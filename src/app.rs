@@ -134,7 +134,7 @@ impl RunningApp {
             proxy: sockets.proxy.local_addr()?,
             public: sockets.public.local_addr()?,
             admin: sockets.admin.local_addr()?,
-            admin_token: config.listeners.admin_token.clone(),
+            ..config.listeners.clone()
         };
         let opener = config.store.opener;
         let store = actix_web::rt::task::spawn_blocking(opener).await.map_err(io::Error::other)??;

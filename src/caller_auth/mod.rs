@@ -5,6 +5,7 @@
 pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
+pub mod mtls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,6 +22,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
+pub use mtls::{PeerCertificate, SubjectAltName};
 
 /// An internal application that may call the gateway, as configured.
 #[derive(Clone, Debug)]
@@ -44,12 +46,14 @@ pub struct ConfiguredCaller {
     pub api_key: Option<ApiKeyHash>,
     /// Which JWTs are its own.
     pub jwt: Option<JwtCredential>,
+    /// Names of its client certificates; one of them is enough.
+    pub mtls: Vec<SubjectAltName>,
 }
 
 impl ConfiguredCaller {
     /// A caller that has no credential yet.
     pub fn new(caller: Caller) -> Self {
-        Self { caller, basic: None, api_key: None, jwt: None }
+        Self { caller, basic: None, api_key: None, jwt: None, mtls: Vec::new() }
     }
 }
 

@@ -6,6 +6,7 @@ mod callers;
 mod catalogue;
 mod faults;
 mod keys;
+mod listener_tls;
 mod pages;
 mod providers;
 mod reach;
@@ -139,7 +140,9 @@ fn the_tour_shows_every_key() {
     let tour = std::fs::read_to_string(TOUR).unwrap();
     let tables = [
         file::ServerFile::KEYS,
+        file::ProxyListenerFile::KEYS,
         file::AdminListenerFile::KEYS,
+        file::ListenerCertificateFile::KEYS,
         file::StoreFile::KEYS,
         file::EncryptionFile::KEYS,
         file::ProviderFile::KEYS,
@@ -151,6 +154,7 @@ fn the_tour_shows_every_key() {
         file::CallerFile::KEYS,
         file::BasicFile::KEYS,
         file::JwtFile::KEYS,
+        file::MtlsFile::KEYS,
         file::RouteFile::KEYS,
         file::ProviderTlsFile::KEYS,
         file::ClientTlsFile::KEYS,
