@@ -6,6 +6,7 @@ pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
 pub mod mtls;
+pub mod peer_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +23,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
-pub use mtls::{PeerCertificate, SubjectAltName};
+pub use peer_certificate::{PeerCertificate, SubjectAltName};
 
 /// An internal application that may call the gateway, as configured.
 #[derive(Clone, Debug)]
