@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use url::{Host, Url};
 
@@ -20,6 +21,8 @@ use super::{Listeners, ServerConfig};
 
 /// What asks for a certificate of the gateway's own making.
 const SELF_SIGNED: &str = "self-signed";
+/// Why a table with one of `cert` and `key` needs the other.
+const WHY: &str = "TLS needs `cert` and `key`; or write tls = \"self-signed\"";
 
 /// `tls` of a listener, as written.
 #[derive(Debug)]
@@ -147,6 +150,34 @@ pub(super) fn settings(
     }))))
 }
 
+/// The certificate that the admin listener shows to its clients.
+#[derive(Clone, Debug)]
+pub enum AdminCertificate {
+    /// That of its file.
+    Known(CertificateDer<'static>),
+    /// One that only the running gateway knows.
+    MadeAtStart,
+}
+
+/// What a listener shows, without its key. `Some(None)` if it does not speak TLS.
+pub(super) fn shown(
+    file: Option<&ListenerTlsFile>,
+    secrets: &Secrets<'_>,
+    faults: &mut Faults,
+) -> Option<Option<AdminCertificate>> {
+    let file = match file {
+        None => return Some(None),
+        Some(ListenerTlsFile::SelfSigned) => return Some(Some(AdminCertificate::MadeAtStart)),
+        Some(ListenerTlsFile::Files(file)) => file,
+    };
+    let Some(cert) = &file.cert else {
+        faults.missing(&file.at.join("cert"), WHY);
+        return None;
+    };
+    let chain = Tls::new(secrets).certificates(cert, faults)?;
+    Some(chain.into_iter().next().map(AdminCertificate::Known))
+}
+
 fn identity(
     at: &Place,
     cert: Option<&Located<String>>,
@@ -155,8 +186,7 @@ fn identity(
     tls: &Tls<'_>,
     faults: &mut Faults,
 ) -> Option<ListenerIdentity> {
-    let why = "TLS needs `cert` and `key`; or write tls = \"self-signed\"";
-    let own = tls.identity(at, cert, key, why, faults);
+    let own = tls.identity(at, cert, key, WHY, faults);
     let authorities = client_ca.map(|ca| tls.authorities(ca, faults));
     let own = own?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();

@@ -54,7 +54,7 @@ use crate::caller_auth::ConfiguredCaller;
 use environment::Environment;
 use error::{ConfigError, ConfigErrors, Dated, Faults};
 use file::{GatewayFile, ListenersFile};
-use listener_tls::{Http2Settings, ListenerTlsFile, ListenerTlsSettings};
+use listener_tls::{AdminCertificate, Http2Settings, ListenerTlsFile, ListenerTlsSettings};
 use reader::{Node, Read, Table};
 use secret_source::Secrets;
 use source::Source;
@@ -144,16 +144,37 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<GatewayConfig,
     faults.or(config)
 }
 
-/// Loads and checks only the listeners, for a client of the admin API: it needs no other secret.
-pub fn load_listeners(path: &Path, environment: &dyn Environment) -> Result<Listeners, ConfigErrors> {
+/// How a client of the admin API reaches it.
+#[derive(Debug)]
+pub struct AdminEndpoint {
+    /// What the listener is bound to.
+    pub bind: SocketAddr,
+    /// Its bearer token, if it has one.
+    pub token: Option<Secret>,
+    /// The certificate that it shows, if it speaks TLS.
+    pub certificate: Option<AdminCertificate>,
+}
+
+/// Loads and checks only what a client of the admin API needs: no other secret, and no key.
+///
+/// # Errors
+/// Every fault found.
+pub fn load_admin_endpoint(
+    path: &Path,
+    environment: &dyn Environment,
+) -> Result<AdminEndpoint, ConfigErrors> {
     let source = Source::load(path, environment)?;
     let mut faults = Faults::default();
     let table = Table::open(&Node::root(&source), GatewayFile::KEYS, &mut faults);
     let file: Option<ListenersFile> = table.and_then(|table| table.take("listeners", &mut faults));
     let secrets = Secrets { environment, directory: directory(path) };
-    let tls = tls::Tls::new(&secrets);
-    let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, &tls, &mut faults);
-    faults.or(listeners)
+    let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, None, &mut faults);
+    let admin = file.as_ref().and_then(|file| file.admin.as_ref());
+    let certificate = listener_tls::shown(admin.and_then(|file| file.tls.as_ref()), &secrets, &mut faults);
+    let endpoint = listeners.and_then(|listeners| {
+        Some(AdminEndpoint { bind: listeners.admin, token: listeners.admin_token, certificate: certificate? })
+    });
+    faults.or(endpoint)
 }
 
 /// What the paths of secret files are relative to.
@@ -171,7 +192,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
 
     let server = server::server(file.server.as_ref(), &file.at, faults);
     let tls = tls::Tls::new(secrets);
-    let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, &tls, faults);
+    let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, Some(&tls), faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
     for (name, provider) in provider_files {

@@ -62,12 +62,12 @@ pub(super) fn redirect_uri(public_url: &Url) -> Option<Url> {
     Url::parse(&format!("{}/callback", public_url.as_str().trim_end_matches('/'))).ok()
 }
 
-/// Checks `[listeners]`.
+/// Checks `[listeners]`; without `tls`, no certificate is looked at.
 pub(super) fn listeners(
     file: Option<&ListenersFile>,
     whole: &Place,
     secrets: &Secrets<'_>,
-    tls: &Tls<'_>,
+    tls: Option<&Tls<'_>>,
     faults: &mut Faults,
 ) -> Option<Listeners> {
     let proxy_file = file.and_then(|file| file.proxy.as_ref());
@@ -90,7 +90,10 @@ pub(super) fn listeners(
     }
     let address = |wanted: &str| bound.iter().find(|(name, _)| *name == wanted).map(|(_, address)| *address);
 
-    let mut speaks = |file: Option<_>| listener_tls::settings(file, secrets, tls, faults);
+    let mut speaks = |file: Option<_>| match tls {
+        Some(tls) => listener_tls::settings(file, secrets, tls, faults),
+        None => Some(None),
+    };
     let proxy_tls = speaks(proxy_file.and_then(|file| file.tls.as_ref()));
     let public_tls = speaks(public_file.and_then(|file| file.tls.as_ref()));
     let admin_tls = speaks(admin_file.and_then(|file| file.tls.as_ref()));

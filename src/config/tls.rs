@@ -197,7 +197,8 @@ impl<'a> Tls<'a> {
         Some(ClientIdentity { chain: chain?, key: key? })
     }
 
-    fn certificates(
+    /// The certificates in the file at `path`.
+    pub(super) fn certificates(
         &self,
         path: &Located<String>,
         faults: &mut Faults,

@@ -23,7 +23,8 @@ fn caller(name: &str, names: &[&str]) -> ConfiguredCaller {
 }
 
 fn directory() -> CallerDirectory {
-    let callers = [caller("billing", &["billing.internal", "spiffe://acme/billing"]), caller("crm", &["crm.internal"])];
+    let callers =
+        [caller("billing", &["billing.internal", "spiffe://acme/billing"]), caller("crm", &["crm.internal"])];
     CallerDirectory::new(callers, &no_transport())
 }
 

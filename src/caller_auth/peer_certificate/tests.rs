@@ -54,7 +54,8 @@ fn names_of_every_kind_are_those_of_a_configuration() {
 #[test]
 fn names_of_one_kind_are_none_of_another() {
     let text = |text: &str| SanType::DnsName(text.try_into().unwrap());
-    let shown = certificate(vec![text("192.0.2.7"), text("spiffe://acme/x"), text("a@b.example")], (2020, 4000));
+    let shown =
+        certificate(vec![text("192.0.2.7"), text("spiffe://acme/x"), text("a@b.example")], (2020, 4000));
     for name in ["192.0.2.7", "spiffe://acme/x", "a@b.example"] {
         assert!(!shown.names().contains(&parse(name)), "{name}");
     }
@@ -62,7 +63,8 @@ fn names_of_one_kind_are_none_of_another() {
 
 #[test]
 fn what_is_no_name_is_refused() {
-    for text in ["", " ", "a b", "a..b", ".a", "a.", "a/b", "bü.example", "@a", "a@", ":", "1:2", "http//:x"] {
+    for text in ["", " ", "a b", "a..b", ".a", "a.", "a/b", "bü.example", "@a", "a@", ":", "1:2", "http//:x"]
+    {
         assert_eq!(SubjectAltName::parse(text), Err(SubjectAltNameError), "{text:?}");
     }
     assert!(SubjectAltName::parse(&["a"; 127].join(".")).is_ok());
