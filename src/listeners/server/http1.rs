@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix_http::body::{BoxBody, MessageBody};
 use actix_http::{HttpService, Request, Response};
@@ -11,6 +12,10 @@ use actix_service::{Service, ServiceFactory};
 use super::parking::{Ended, until_idle};
 use super::stream::CallerStream;
 use super::{HEAD_DEADLINE, KEEP_ALIVE};
+
+/// A connection that ends is read from for so long, so that a caller that still sends gets to see its
+/// answer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Speaks HTTP/1.1 on a connection.
 pub(super) trait Http1:
@@ -46,6 +51,7 @@ where
     HttpService::build()
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_DEADLINE)
+        .client_disconnect_timeout(FAREWELL)
         .graceful_shutdown_signal(move || {
             let stopping = stopping.clone();
             async move { stopping.notified().await }
