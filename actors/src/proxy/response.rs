@@ -131,7 +131,7 @@ impl ResponseBody {
         }
     }
 
-    /// The next bytes, or the trailers that follow the last, without those that may not pass; `None` at a
+    /// The next bytes, never none, or the trailers that follow the last, without those that may not pass; `None` at a
     /// clean end, an error if the body broke off or stalled.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         loop {
@@ -139,6 +139,10 @@ impl ResponseBody {
                 Poll::Ready(Some(Ok(frame))) => {
                     if self.incoming.is_end_stream() {
                         self.finish();
+                    }
+                    // What it brings is nothing, but would be the end where chunks are written.
+                    if frame.data_ref().is_some_and(Bytes::is_empty) {
+                        continue;
                     }
                     if let Some(watch) = &mut self.watch {
                         watch.as_mut().reset(Instant::now() + self.idle);
