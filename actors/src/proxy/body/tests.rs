@@ -145,7 +145,8 @@ fn trailers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 
 #[tokio::test]
 async fn trailers_come_last_in_every_attempt_without_what_may_not_pass() {
-    let sent = trailers(&[("x-checksum", "1"), ("authorization", "Bearer forged"), ("x-own-token", "forged")]);
+    let sent =
+        trailers(&[("x-checksum", "1"), ("authorization", "Bearer forged"), ("x-own-token", "forged")]);
     let frames = [Frame::data(Bytes::from_static(b"ab")), Frame::trailers(sent)];
     let limits = BodyLimits { length: None, max: None, idle: Duration::from_secs(60) };
     let body = BodySource::streaming(Box::pin(stream::iter(frames.map(Ok))), limits);

@@ -209,7 +209,11 @@ impl Drop for Slot {
 }
 
 /// Sends `request` and waits for the head of its answer.
-pub(super) async fn attempt(slot: Slot, mut request: Request<RequestBody>, exchange: &Exchange<'_>) -> Attempt {
+pub(super) async fn attempt(
+    slot: Slot,
+    mut request: Request<RequestBody>,
+    exchange: &Exchange<'_>,
+) -> Attempt {
     if let Err(error) = slot.0.adapt(&mut request, exchange.takes_trailers) {
         return Attempt::Failed(error.into());
     }

@@ -212,7 +212,11 @@ impl UpstreamPool {
     }
 
     /// A connection that lies idle or has room, or else a new one.
-    async fn way(self: &Rc<Self>, exchange: &Exchange<'_>, newer_than: Option<u64>) -> Result<Way, UpstreamError> {
+    async fn way(
+        self: &Rc<Self>,
+        exchange: &Exchange<'_>,
+        newer_than: Option<u64>,
+    ) -> Result<Way, UpstreamError> {
         if exchange.upgrade.is_some() {
             let (way, _) = self.connect(exchange.origin, exchange.tls, Wanted::Http1).await?;
             let started = http1::start(way, true).await;

@@ -73,7 +73,12 @@ impl Place {
 
     /// Where the next request goes, or what has to be done for it. HTTP/2 connections must be
     /// `newer_than` others, of HTTP/1.1 only new ones do if that is said.
-    pub(super) fn next(&mut self, exchange: &Exchange<'_>, newer_than: Option<u64>, oldest: Duration) -> Next {
+    pub(super) fn next(
+        &mut self,
+        exchange: &Exchange<'_>,
+        newer_than: Option<u64>,
+        oldest: Duration,
+    ) -> Next {
         let chosen = exchange.protocol == UpstreamProtocol::Auto && exchange.origin.tls;
         let wanted = match exchange.protocol {
             _ if chosen => Wanted::Either,

@@ -37,7 +37,10 @@ pub(super) fn body_of(frames: Vec<Frame<Bytes>>) -> BodySource {
     BodySource::streaming(Box::pin(futures_util::stream::iter(frames.into_iter().map(Ok))), limits)
 }
 
-pub(super) async fn fetch(pool: &Rc<UpstreamPool>, exchange: &Exchange<'_>) -> Result<Fetched, UpstreamError> {
+pub(super) async fn fetch(
+    pool: &Rc<UpstreamPool>,
+    exchange: &Exchange<'_>,
+) -> Result<Fetched, UpstreamError> {
     let response = pool.send(exchange).await?;
     let (status, headers) = (response.parts.status, response.parts.headers);
     let (body, trailers) = read(response.body).await?;
@@ -71,8 +74,7 @@ pub(super) async fn until(mut seen: impl FnMut() -> bool) {
 }
 
 /// What a server does with a request.
-pub(super) type Handle =
-    Rc<dyn Fn(Request<RecvStream>, SendResponse<Bytes>) -> LocalBoxFuture<'static, ()>>;
+pub(super) type Handle = Rc<dyn Fn(Request<RecvStream>, SendResponse<Bytes>) -> LocalBoxFuture<'static, ()>>;
 
 pub(super) fn handle<F>(handle: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + 'static) -> Handle
 where

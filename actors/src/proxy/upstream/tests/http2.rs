@@ -1,9 +1,9 @@
 use std::cell::RefCell;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use h2::Reason;
 use http::HeaderMap;
-use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::Notify;
 
@@ -242,7 +242,9 @@ async fn a_mebibyte_goes_either_way() {
 async fn send_when_taken(send: &mut h2::SendStream<Bytes>, mut chunk: Bytes) -> Result<(), h2::Error> {
     while !chunk.is_empty() {
         send.reserve_capacity(chunk.len());
-        let Some(room) = poll_fn(|cx| send.poll_capacity(cx)).await else { return Err(Reason::CANCEL.into()) };
+        let Some(room) = poll_fn(|cx| send.poll_capacity(cx)).await else {
+            return Err(Reason::CANCEL.into());
+        };
         let part = chunk.split_to(room?.min(chunk.len()));
         send.send_data(part, false)?;
     }

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 
-use http::HeaderMap;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Frame;
 
 use super::fetch::*;
@@ -106,7 +106,10 @@ async fn they_pass_both_ways_over_http1_if_they_are_announced() {
             let (seen, fetched) = tokio::join!(http1(&listener, answer), call);
             let end = if announced { "0\r\nx-checksum: 1\r\n\r\n" } else { "0\r\n\r\n" };
             assert!(seen.to_ascii_lowercase().ends_with(&format!("\r\n2\r\nab\r\n{end}")), "{seen}");
-            assert_eq!((fetched.body.as_slice(), fetched.trailers), (b"cd".as_slice(), Some(map(&[("x-sum", "7")]))));
+            assert_eq!(
+                (fetched.body.as_slice(), fetched.trailers),
+                (b"cd".as_slice(), Some(map(&[("x-sum", "7")])))
+            );
         }
     })
     .await;

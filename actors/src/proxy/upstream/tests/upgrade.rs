@@ -32,11 +32,15 @@ async fn what_follows_the_head_is_the_other_protocols() {
         // Whatever the route speaks otherwise.
         for protocol in [UpstreamProtocol::Auto, UpstreamProtocol::Http2] {
             let exchange = Exchange { protocol, upgrade: Some(&WEBSOCKET), ..exchange(&origin, &body) };
-            let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\nhello";
+            let answer =
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\nhello";
             let ((asked, mut stream), response) =
                 tokio::join!(server(&listener, answer), pool.send(&exchange));
             let asked = asked.to_ascii_lowercase();
-            assert!(asked.contains("connection: upgrade\r\n") && asked.contains("upgrade: websocket\r\n"), "{asked}");
+            assert!(
+                asked.contains("connection: upgrade\r\n") && asked.contains("upgrade: websocket\r\n"),
+                "{asked}"
+            );
             let response = response.unwrap();
             assert_eq!(response.parts.status, StatusCode::SWITCHING_PROTOCOLS);
             let mut upgraded = response.upgraded.unwrap();
@@ -72,8 +76,7 @@ async fn only_what_was_asked_for_is_switched_to() {
             let (listener, origin, pool) = listen().await;
             let exchange = Exchange { upgrade: asked, ..exchange(&origin, &body) };
             let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{answered}\r\n");
-            let ((_, mut stream), response) =
-                tokio::join!(server(&listener, &answer), pool.send(&exchange));
+            let ((_, mut stream), response) = tokio::join!(server(&listener, &answer), pool.send(&exchange));
             assert!(matches!(response, Err(UpstreamError::Malformed { .. })), "{answered} {response:?}");
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it is closed");
         }
@@ -93,8 +96,7 @@ async fn an_upstream_that_declines_answers_as_usual_on_a_connection_of_its_own()
 
         let asking = Exchange { upgrade: Some(&WEBSOCKET), ..exchange(&origin, &body) };
         let answer = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nno";
-        let ((_, mut stream), fetched) =
-            tokio::join!(server(&listener, answer), fetch(&pool, &asking));
+        let ((_, mut stream), fetched) = tokio::join!(server(&listener, answer), fetch(&pool, &asking));
         let fetched = fetched.unwrap();
         assert_eq!((fetched.status, fetched.body), (StatusCode::UPGRADE_REQUIRED, b"no".to_vec()));
         assert_eq!((pool.opened_connections(), pool.idle_connections()), (2, 1));
