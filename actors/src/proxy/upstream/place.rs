@@ -160,7 +160,8 @@ impl Place {
     }
 
     pub(super) fn idle_connections(&self) -> usize {
-        let resting = |connection: &&Rc<Multiplexed>| !connection.is_over() && connection.idle_for().is_some();
+        let resting =
+            |connection: &&Rc<Multiplexed>| !connection.is_over() && connection.idle_for().is_some();
         let resting = self.multiplexed.iter().filter(resting);
         self.idle.len() + resting.count()
     }
