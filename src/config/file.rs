@@ -445,6 +445,8 @@ table! {
         timeout: Located<Duration>,
         /// Largest request body.
         max_body: Located<ByteSize>,
+        /// Which HTTP is spoken there: `auto`, `http1` or `http2`.
+        protocol: Located<String>,
         /// Whom to trust there, and what to show.
         tls: RouteTlsFile,
     }

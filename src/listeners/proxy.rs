@@ -13,7 +13,8 @@
 //! Requests come in and answers go out by `http1` and `http2`; what is between is the same for both.
 //!
 //! Reading order: `gateway` (what is needed of the engine), `asked` (1), `call` (2 to 4; `gather` for
-//! what a call brings along), `token` and `consent` (5), `forward` with `possession`, and `answer`.
+//! what a call brings along), `token` and `consent` (5), `forward` with `possession`, `answer`, and `tunnel` for what is
+//! no HTTP any more.
 
 mod answer;
 mod asked;
@@ -27,6 +28,7 @@ mod http2;
 mod possession;
 mod request_id;
 mod token;
+mod tunnel;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -179,9 +181,10 @@ async fn answer<G: ProxyGateway>(
     drop((callers, routes));
     let connection = match token::at_hand(desk, &call, now) {
         Some(connection) => connection,
-        None => match token::obtain(desk, &call, None).await {
+        // What is seldom needed is boxed, here and below: a call's future is moved, and large ones cost.
+        None => match Box::pin(token::obtain(desk, &call, None)).await {
             Ok(connection) => connection,
-            Err(fault) => return Err(consent::refuse(desk, &asked, &call, fault, id).await),
+            Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
         },
     };
     forward::forward(desk, &asked, &call, connection, body, id).await

@@ -26,6 +26,9 @@ use super::request_id::RequestId;
 use super::{Desk, consent, possession, token};
 use crate::listeners::problem::Problem;
 
+/// The one protocol that callers may switch to (RFC 6455 section 4.1).
+static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
 /// Sends the call with the connection's token; after an upstream's 401 once more with a new one, if
 /// there is one and the body can be sent again. A 401 for a grant that turns out to be dead asks for
 /// consent; any other passes through.
@@ -53,11 +56,11 @@ pub(super) async fn forward<G: ProxyGateway>(
         && is_verdict
         && let Some(rejected) = connection.fingerprint()
     {
-        match token::obtain(desk, call, Some(rejected)).await {
+        match Box::pin(token::obtain(desk, call, Some(rejected))).await {
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
                 let place = errand.place(&renewed).map_err(|response| *response)?;
-                let sent = errand.send(&renewed, &place).await;
+                let sent = Box::pin(errand.send(&renewed, &place)).await;
                 let (again, is_verdict) = sent.map_err(|error| errand.failed(&error))?;
                 response = again;
                 match response.parts.status {
@@ -68,7 +71,7 @@ pub(super) async fn forward<G: ProxyGateway>(
             }
             // The upstream is right: only the person can mend it, so say how.
             Err(fault) if fault.is_dead_grant() => {
-                return Err(consent::refuse(desk, asked, call, fault, id).await);
+                return Err(Box::pin(consent::refuse(desk, asked, call, fault, id)).await);
             }
             // Whatever was obtained is for the next call; this one hears what the upstream said.
             Ok(_) | Err(_) => {}
@@ -134,7 +137,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
             return Ok((response, false));
         }
         drop(response);
-        let response = self.attempt(connection, place).await?;
+        let response = Box::pin(self.attempt(connection, place)).await?;
         let is_verdict = !possession::wants_nonce(connection, origin, &response);
         Ok((response, is_verdict))
     }
@@ -152,7 +155,11 @@ impl<G: ProxyGateway> Errand<'_, G> {
         let exchange = Exchange {
             origin: &place.origin,
             tls: route.tls.as_ref(),
+            protocol: route.protocol,
             body: &self.body,
+            token_header: connection.token_header(),
+            takes_trailers: self.asked.takes_trailers(),
+            upgrade: self.asked.websocket.then_some(&WEBSOCKET),
             idempotent: self.method.is_idempotent(),
             timeout: route.timeout,
             make: &|body| self.request(place, connection, authorization, body),
@@ -179,7 +186,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
             token_header: connection.token_header(),
             authorization,
             proof: proof.as_ref(),
-            peer: self.asked.peer(),
+            forwarded_for: self.asked.forwarded_for(),
             host: self.asked.host.as_bytes(),
             https: self.asked.is_https(),
             request_id: self.id.as_str(),
