@@ -1,5 +1,8 @@
 //! The only wiring: store, engine, listeners, signals.
 
+mod notify;
+mod reload;
+
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +14,8 @@ use actix_service::{IntoServiceFactory, ServiceFactory};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::{App as Application, HttpServer};
-use claviger_actors::clock::{SystemClock, SystemEntropy};
+use arc_swap::ArcSwap;
+use claviger_actors::clock::{Clock as _, SystemClock, SystemEntropy};
 use claviger_actors::gateway::{GatewayHandle, GatewayParts};
 use claviger_actors::protocol::template::CallDigest;
 use claviger_actors::proxy::upstream::UpstreamSettings;
@@ -24,12 +28,14 @@ use tokio::time::Instant;
 
 use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
-use crate::config::{GatewayConfig, Listeners};
+use crate::config::{ConfigFile, GatewayConfig, Listeners};
+use crate::listeners::admin::configuration::ConfigurationStatus;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
 use crate::provider_client::ProviderClient;
-use crate::signals::StopSignals;
+use crate::signals::{self, StopSignals};
+use reload::{Reloadable, Reloader};
 
 /// Connections kept in memory; the others are read from the store when they are needed.
 const CACHED_CONNECTIONS: usize = 100_000;
@@ -93,6 +99,7 @@ pub struct RunningApp {
     traffic: [ServerHandle; 2],
     /// Answers until the end, so that whoever asks can see that we drain.
     admin: ServerHandle,
+    reloadable: Reloadable,
 }
 
 /// Listening sockets, bound before anything else is touched.
@@ -155,14 +162,23 @@ impl RunningApp {
         .await?;
 
         let public_url = config.server.public_url;
-        let callers = CallerDirectory::new(config.callers, &transport);
+        let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(config.callers, &transport)));
         let upstream = Arc::new(UpstreamSettings::new(tls));
         let proxy_state =
-            ProxyState::new(gateway.clone(), Arc::new(callers), public_url.clone(), upstream, digest);
+            ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), upstream, digest);
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
+        let configuration = ConfigurationStatus::new(SystemClock.now());
+        let reloadable = Reloadable {
+            callers,
+            transport,
+            start_keys: config.start_keys,
+            public_url: public_url.clone(),
+            status: configuration.clone(),
+        };
         let admin_state = AdminState {
             gateway: gateway.clone(),
             public_url,
+            configuration,
             token: addresses.admin_token.clone(),
             bind: addresses.admin,
         };
@@ -188,7 +204,7 @@ impl RunningApp {
             admin = %addresses.admin,
             "claviger is listening"
         );
-        Ok(Self { gateway, addresses, traffic, admin })
+        Ok(Self { gateway, addresses, traffic, admin, reloadable })
     }
 
     /// The engine.
@@ -199,6 +215,10 @@ impl RunningApp {
     /// Where the listeners are bound.
     pub fn addresses(&self) -> &Listeners {
         &self.addresses
+    }
+
+    fn reloader(&self, file: ConfigFile) -> Reloader {
+        Reloader { gateway: self.gateway.clone(), file, reloadable: self.reloadable.clone() }
     }
 
     /// Serves until a signal, then ends cleanly, or at once upon a second signal.
@@ -213,6 +233,7 @@ impl RunningApp {
             () = supervisor.ended() => Err(AppError::EngineEnded),
         };
         tracing::info!("draining");
+        notify::stopping();
         tokio::select! {
             biased;
             () = self.stop() => ended,
@@ -263,15 +284,22 @@ fn spawn(server: Server) -> ServerHandle {
     handle
 }
 
-/// Runs the gateway until it is told to end (SIGTERM or SIGINT).
+/// Runs the gateway until it is told to end (SIGTERM or SIGINT). SIGHUP, or a change of `file` or of
+/// what it names, has it take the configuration anew.
 ///
 /// # Errors
 /// [`AppError`].
-pub fn run(config: GatewayConfig) -> Result<(), AppError> {
+pub fn run(config: GatewayConfig, file: ConfigFile) -> Result<(), AppError> {
     actix_web::rt::System::new().block_on(async {
         // First of all, so that a signal during the start is a clean end, too.
         let mut signals = StopSignals::listen()?;
-        RunningApp::start(config).await?.serve(&mut signals).await
+        let hangups = signals::hangups()?;
+        let app = RunningApp::start(config).await?;
+        let reloading = actix_web::rt::spawn(app.reloader(file).run(hangups));
+        notify::ready();
+        let ended = app.serve(&mut signals).await;
+        reloading.abort();
+        ended
     })
 }
 

@@ -1,4 +1,4 @@
-//! The signals that tell the process to end.
+//! The signals that tell the process to end, or to look at its configuration.
 
 use std::io;
 
@@ -9,6 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// SIGHUP: the configuration has changed. Must be called within a tokio runtime.
+pub(crate) fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 impl StopSignals {

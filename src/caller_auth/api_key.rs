@@ -21,7 +21,9 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Recalled};
+use super::{
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Recalled, Remembered,
+};
 
 /// The header that brings a key.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -101,6 +103,7 @@ pub fn hash_api_key(key: &Secret) -> String {
 pub(super) fn build(
     callers: &[(Arc<Caller>, ConfiguredCaller)],
     _: &Arc<dyn Transport>,
+    _: &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>> {
     let mut key = Zeroizing::new([0u8; 32]);
     SystemEntropy.fill(&mut *key);

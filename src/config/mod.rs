@@ -12,6 +12,7 @@ pub mod pasted;
 
 mod authorization;
 mod callers;
+mod drawn;
 mod extension;
 mod fapi;
 mod file;
@@ -38,7 +39,7 @@ mod warnings;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use claviger_actors::clock::{Clock as _, SystemClock};
@@ -50,12 +51,15 @@ use claviger_actors::store::keyring::Keyring;
 use url::Url;
 
 use crate::caller_auth::ConfiguredCaller;
+use drawn::Drawn;
 use environment::Environment;
 use error::{ConfigError, ConfigErrors, Dated, Faults};
 use file::{GatewayFile, ListenersFile};
 use reader::{Node, Read, Table};
 use secret_source::Secrets;
 use source::Source;
+
+pub use drawn::{StartKeys, WatchedFiles};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "config/gateway.toml";
@@ -82,6 +86,8 @@ pub struct GatewayConfig {
     /// Certificates of ours that are not valid now: `check` refuses them, and a gateway starts with them,
     /// since a date must not keep the other profiles from serving.
     pub invalid_certificates: Vec<ConfigError>,
+    /// What counts at the start alone.
+    pub start_keys: StartKeys,
 }
 
 /// `[server]`
@@ -125,21 +131,55 @@ impl fmt::Debug for StoreConfig {
 /// Loads and checks the configuration at `path` with `environment` laid over it. An error holds
 /// every fault found.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<GatewayConfig, ConfigErrors> {
-    let source = Source::load(path, environment)?;
+    load_watched(path, environment, None).0
+}
+
+/// Where a configuration was read from.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    /// The file itself.
+    pub path: PathBuf,
+    /// It and all that it names, as they were read.
+    pub files: WatchedFiles,
+}
+
+/// As [`load`], and tells which files it was read from, also if it is refused. `public_url` takes the
+/// place of the configured one: that of a gateway that runs.
+pub fn load_watched(
+    path: &Path,
+    environment: &dyn Environment,
+    public_url: Option<&Url>,
+) -> (Result<GatewayConfig, ConfigErrors>, WatchedFiles) {
+    let drawn = Drawn::default();
+    let config = load_drawn(path, environment, public_url, &drawn);
+    (config, drawn.into_files())
+}
+
+fn load_drawn(
+    path: &Path,
+    environment: &dyn Environment,
+    public_url: Option<&Url>,
+    drawn: &Drawn,
+) -> Result<GatewayConfig, ConfigErrors> {
+    let source = Source::load(path, environment, drawn)?;
     let mut faults = Faults::default();
     let file = GatewayFile::read(&Node::root(&source), &mut faults);
-    let secrets = Secrets { environment, directory: directory(path) };
-    let config = file.and_then(|file| check(&file, &secrets, &mut faults));
-    faults.or(config)
+    let secrets = Secrets { environment, directory: directory(path), drawn };
+    let config = file.and_then(|file| check(&file, public_url, &secrets, &mut faults));
+    let mut config = faults.or(config)?;
+    drawn::mark(&mut config.profiles, &source, drawn);
+    config.start_keys = StartKeys::of(&source, drawn);
+    Ok(config)
 }
 
 /// Loads and checks only the listeners, for a client of the admin API: it needs no other secret.
 pub fn load_listeners(path: &Path, environment: &dyn Environment) -> Result<Listeners, ConfigErrors> {
-    let source = Source::load(path, environment)?;
+    let drawn = Drawn::default();
+    let source = Source::load(path, environment, &drawn)?;
     let mut faults = Faults::default();
     let table = Table::open(&Node::root(&source), GatewayFile::KEYS, &mut faults);
     let file: Option<ListenersFile> = table.and_then(|table| table.take("listeners", &mut faults));
-    let secrets = Secrets { environment, directory: directory(path) };
+    let secrets = Secrets { environment, directory: directory(path), drawn: &drawn };
     let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, &mut faults);
     faults.or(listeners)
 }
@@ -149,7 +189,12 @@ fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new(""))
 }
 
-fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<GatewayConfig> {
+fn check(
+    file: &GatewayFile,
+    public_url: Option<&Url>,
+    secrets: &Secrets<'_>,
+    faults: &mut Faults,
+) -> Option<GatewayConfig> {
     let (no_providers, no_profiles) = (BTreeMap::new(), BTreeMap::new());
     let (no_callers, no_routes) = (BTreeMap::new(), BTreeMap::new());
     let provider_files = file.providers.as_ref().unwrap_or(&no_providers);
@@ -157,7 +202,10 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let caller_files = file.callers.as_ref().unwrap_or(&no_callers);
     let route_files = file.routes.as_ref().unwrap_or(&no_routes);
 
-    let server = server::server(file.server.as_ref(), &file.at, faults);
+    let mut server = server::server(file.server.as_ref(), &file.at, faults);
+    if let (Some(server), Some(public_url)) = (&mut server, public_url) {
+        server.public_url = public_url.clone();
+    }
     let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
@@ -167,7 +215,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         outbound::of_provider(provider, secrets, &tls, faults);
     }
     let catalogue = file.server.as_ref().and_then(|server| server.catalogue.as_ref());
-    let directory = catalogue::directory(catalogue, secrets.directory, faults);
+    let directory = catalogue::directory(catalogue, secrets.directory, secrets.drawn, faults);
     for provider in directory.values() {
         outbound::of_provider(provider, secrets, &tls, faults);
     }
@@ -203,5 +251,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         routing,
         warnings,
         invalid_certificates: invalid,
+        start_keys: StartKeys::default(),
     })
 }

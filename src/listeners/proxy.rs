@@ -24,6 +24,7 @@ mod possession;
 mod request_id;
 mod token;
 
+use arc_swap::ArcSwap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +52,7 @@ use request_id::{RequestId, RequestIds};
 #[derive(Clone, Debug)]
 pub struct ProxyState<G = GatewayHandle> {
     gateway: G,
-    callers: Arc<CallerDirectory>,
+    callers: Arc<ArcSwap<CallerDirectory>>,
     public_url: Url,
     upstream: Arc<UpstreamSettings>,
     digest: CallDigest,
@@ -64,7 +65,7 @@ impl<G: ProxyGateway> ProxyState<G> {
     /// their connections.
     pub fn new(
         gateway: G,
-        callers: Arc<CallerDirectory>,
+        callers: Arc<ArcSwap<CallerDirectory>>,
         public_url: Url,
         upstream: Arc<UpstreamSettings>,
         digest: CallDigest,
@@ -102,7 +103,7 @@ impl<G: ProxyGateway> ProxyState<G> {
 /// What one worker needs to serve.
 struct Desk<G: ProxyGateway> {
     gateway: G,
-    callers: Arc<CallerDirectory>,
+    callers: Arc<ArcSwap<CallerDirectory>>,
     cookie: BrowserCookie,
     public_url: Url,
     worker: Rc<Worker>,
@@ -142,11 +143,11 @@ async fn answer<G: ProxyGateway>(
 ) -> Result<HttpResponse, HttpResponse> {
     let now = desk.gateway.now();
     let asked = Asked::of(request.head()).map_err(|refusal| refusal.problem(id).response())?;
-    let caller = desk
-        .callers
+    let callers = desk.callers.load();
+    let caller = callers
         .authenticate(asked.headers(), now)
         .await
-        .map_err(|error| asked.unauthenticated(error, desk.callers.challenges(), id))?;
+        .map_err(|error| asked.unauthenticated(error, callers.challenges(), id))?;
     let routes = desk.gateway.routes();
     let call = call::admit(desk, &asked, &caller, &routes, id).map_err(|problem| problem.response())?;
     let connection = match token::at_hand(desk, &call, now) {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -188,7 +190,7 @@ impl Setup {
             caller("new", &["api"], false),
         ];
         let nobody: Arc<dyn Transport> = ScriptedTransport::new(|_| Answer::json(500, "{}"));
-        let callers = Arc::new(CallerDirectory::new(callers, &nobody));
+        let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(callers, &nobody)));
         let public = Url::parse("http://gw.test:8081").unwrap();
         let state =
             ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]));

@@ -4,6 +4,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::{App, Error, test as server};
+use claviger_actors::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,6 +18,7 @@ async fn state() -> AdminState {
         public_url: Url::parse("http://127.0.0.1:8081").unwrap(),
         token: None,
         bind: HOST.parse().unwrap(),
+        configuration: ConfigurationStatus::new(Timestamp::from_secs(1_700_000_000)),
     }
 }
 
