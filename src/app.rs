@@ -3,17 +3,12 @@
 mod notify;
 mod reload;
 
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::{Request, Response};
-use actix_service::{IntoServiceFactory, ServiceFactory};
-use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, Server, ServerHandle};
-use actix_web::{App as Application, HttpServer};
+use actix_web::dev::{Server, ServerHandle};
 use arc_swap::ArcSwap;
 use claviger_actors::clock::{Clock as _, SystemClock, SystemEntropy};
 use claviger_actors::gateway::{GatewayHandle, GatewayParts};
@@ -33,6 +28,7 @@ use crate::listeners::admin::configuration::ConfigurationStatus;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
+use crate::listeners::server::{Handlers, ListenerSettings, application, listen};
 use crate::provider_client::ProviderClient;
 use crate::signals::{self, StopSignals};
 use reload::{Reloadable, Reloader};
@@ -40,24 +36,20 @@ use reload::{Reloadable, Reloader};
 /// Connections kept in memory; the others are read from the store when they are needed.
 const CACHED_CONNECTIONS: usize = 100_000;
 
-/// Time that requests under way have to end once we are told to.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// Time that exchanges with providers and saves have beyond `server.drain_timeout`.
+const SAVE_GRACE: Duration = Duration::from_secs(5);
 
-/// Time that all of it may take, exchanges with providers and saves included: less than the half
-/// minute after which supervisors of processes lose patience.
-const STOP_DEADLINE: Duration = Duration::from_secs(25);
+/// Without a request for so long, idle connections are closed.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// They are closed after this anyway.
+const LONGEST_QUIETING: Duration = Duration::from_secs(5);
 
 /// Time that the admin listener's last answers have.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A request head must arrive within this.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Connections that may wait to be accepted; the kernel's `somaxconn` is the limit above it.
 const BACKLOG: i32 = 4096;
-
-/// An idle client connection is kept for this.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Why the gateway did not start, or ended. Start-up only: nothing was served.
 #[derive(Debug, Error)]
@@ -100,6 +92,7 @@ pub struct RunningApp {
     /// Answers until the end, so that whoever asks can see that we drain.
     admin: ServerHandle,
     reloadable: Reloadable,
+    drain_timeout: Duration,
 }
 
 /// Listening sockets, bound before anything else is touched.
@@ -162,7 +155,8 @@ impl RunningApp {
         .await?;
 
         let public_url = config.server.public_url;
-        let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(config.callers, &transport)));
+        let callers = CallerDirectory::new(config.callers, &transport).with_routes(gateway.routes());
+        let callers = Arc::new(ArcSwap::from_pointee(callers));
         let upstream = Arc::new(UpstreamSettings::new(tls));
         let proxy_state =
             ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), upstream, digest);
@@ -183,18 +177,17 @@ impl RunningApp {
             bind: addresses.admin,
         };
 
-        let proxy = HttpServer::new(move || Application::new().configure(|cfg| proxy_state.configure(cfg)));
-        let proxy = bounded(proxy, config.server.workers).listen(sockets.proxy)?.run();
-        let public = HttpServer::new(move || {
+        let (workers, drain) = (config.server.workers, config.server.drain_timeout);
+        let settings = |name, workers| ListenerSettings { name, workers, tls: None, h2c: false, drain };
+        let proxy = listen(sockets.proxy, settings("proxy", workers), move || proxy_state.handlers())?;
+        let public = listen(sockets.public, settings("public", 1), move || {
             let state = public_state.clone();
-            Application::new().configure(|cfg| public::configure(cfg, state))
-        });
-        let public = bounded(public, 1).listen(sockets.public)?.run();
-        let admin = HttpServer::new(move || {
+            Handlers { http1: application(|paths| public::configure(paths, state)), http2: None }
+        })?;
+        let admin = listen(sockets.admin, settings("admin", 1), move || {
             let state = admin_state.clone();
-            Application::new().configure(|cfg| admin::configure(cfg, state))
-        });
-        let admin = bounded(admin, 1).listen(sockets.admin)?.run();
+            Handlers { http1: application(|paths| admin::configure(paths, state)), http2: None }
+        })?;
 
         let traffic = [proxy, public].map(spawn);
         let admin = spawn(admin);
@@ -204,7 +197,7 @@ impl RunningApp {
             admin = %addresses.admin,
             "claviger is listening"
         );
-        Ok(Self { gateway, addresses, traffic, admin, reloadable })
+        Ok(Self { gateway, addresses, traffic, admin, reloadable, drain_timeout: drain })
     }
 
     /// The engine.
@@ -241,10 +234,28 @@ impl RunningApp {
         }
     }
 
+    /// Callers are told with every answer that their connection ends. Waits until nobody seems to be left
+    /// who has not been told: a connection that is closed while a request is on its way fails it.
+    async fn until_quiet(&self) {
+        let end = Instant::now() + LONGEST_QUIETING;
+        let mut before = self.gateway.late_requests();
+        while Instant::now() < end {
+            tokio::time::sleep(QUIET).await;
+            let late = self.gateway.late_requests();
+            if late == before {
+                return;
+            }
+            before = late;
+        }
+    }
+
     /// Ends cleanly: no new requests, those under way finish, every token set is durable.
     pub async fn stop(self) {
-        let end = Instant::now() + STOP_DEADLINE;
+        let end = Instant::now() + self.drain_timeout + SAVE_GRACE;
         self.gateway.begin_draining();
+        // What was accepted is still dealt out to the workers; a listener that stops would drop it.
+        join_all(self.traffic.iter().map(ServerHandle::pause)).await;
+        self.until_quiet().await;
         join_all(self.traffic.iter().map(|server| server.stop(true))).await;
         if !self.gateway.drain(end.saturating_duration_since(Instant::now())).await {
             tracing::error!("token requests were still under way when the time to drain was over");
@@ -252,26 +263,6 @@ impl RunningApp {
         // In time or not: nothing depends on these answers any more.
         let _ = tokio::time::timeout(FAREWELL, self.admin.stop(true)).await;
     }
-}
-
-/// What all listeners have in common: limits on slow clients, and an end that waits for requests.
-fn bounded<F, I, S, B>(server: HttpServer<F, I, S, B>, workers: usize) -> HttpServer<F, I, S, B>
-where
-    F: Fn() -> I + Send + Clone + 'static,
-    I: IntoServiceFactory<S, Request>,
-    S: ServiceFactory<Request, Config = AppConfig> + 'static,
-    S::Error: Into<actix_web::Error>,
-    S::InitError: fmt::Debug,
-    S::Response: Into<Response<B>>,
-    B: MessageBody + 'static,
-{
-    server
-        .workers(workers)
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_DEADLINE)
-        .tcp_nodelay(true)
-        .disable_signals()
-        .shutdown_timeout(DRAIN_DEADLINE.as_secs())
 }
 
 fn spawn(server: Server) -> ServerHandle {

@@ -93,6 +93,7 @@ struct Engine {
     entropy: Arc<dyn Entropy>,
     unsaved: Arc<AtomicUsize>,
     draining: AtomicBool,
+    late_requests: AtomicUsize,
 }
 
 /// The way into the engine for listeners. Cheap to clone, usable from any thread. Listeners reach
@@ -177,6 +178,7 @@ impl GatewayHandle {
             entropy,
             unsaved,
             draining: AtomicBool::new(false),
+            late_requests: AtomicUsize::new(0),
         })))
     }
 
@@ -398,6 +400,21 @@ impl GatewayHandle {
     /// From now on the gateway is not ready: it is about to end.
     pub fn begin_draining(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the gateway is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that came since [`GatewayHandle::begin_draining`].
+    pub fn note_late_request(&self) {
+        self.0.late_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests so far that came since [`GatewayHandle::begin_draining`].
+    pub fn late_requests(&self) -> usize {
+        self.0.late_requests.load(Ordering::Relaxed)
     }
 
     /// Waits until no exchange is under way and every token set is durable, at most `deadline`.

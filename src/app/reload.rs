@@ -131,6 +131,8 @@ impl Reloader {
             .await
             .map_err(|error| format!("{}: {error}", self.file.path.display()))?;
         let callers = reloadable.callers.load().succeeded_by(config.callers, &reloadable.transport);
+        // Only now do calls take the new routes, and these callers with them.
+        let callers = callers.with_routes(self.gateway.routes());
         reloadable.callers.store(Arc::new(callers));
         let waiting = reloadable.start_keys.differing(&config.start_keys);
         if !waiting.is_empty() {

@@ -170,7 +170,7 @@ pub struct StartKeys(BTreeMap<String, Digest>);
 /// Tables whose keys are taken while the gateway runs.
 const TAKEN_TABLES: &[&str] = &["providers", "profiles", "callers", "routes"];
 /// Keys of other tables that are.
-const TAKEN_KEYS: &[&str] = &["server.catalogue", "server.signing_key_lifetime", "server.drain_timeout"];
+const TAKEN_KEYS: &[&str] = &["server.catalogue", "server.signing_key_lifetime"];
 
 impl StartKeys {
     pub(super) fn of(source: &Source, drawn: &Drawn) -> Self {

@@ -97,6 +97,8 @@ pub struct ServerConfig {
     pub public_url: Url,
     /// Worker threads.
     pub workers: usize,
+    /// Time that requests under way have to end once the gateway is told to.
+    pub drain_timeout: Duration,
     /// How long a signing key of the gateway's own signs.
     pub signing_key_lifetime: Duration,
 }
