@@ -31,6 +31,7 @@ mod people;
 mod quirks;
 mod real_servers;
 mod refresh;
+mod reload;
 mod requests;
 mod restart;
 mod shutdown;

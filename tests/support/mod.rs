@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod gateway_config;
 pub mod http;
 pub mod in_process;
+pub mod load;
 pub mod oidc_provider;
 pub mod ports;
 pub mod raw_upstream;
