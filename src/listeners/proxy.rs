@@ -183,11 +183,12 @@ async fn answer<G: ProxyGateway>(
         if let Some(connection) = token::at_hand(desk, &call, now) {
             break (call, connection);
         }
-        match token::obtain(desk, &call, None).await {
+        // What is seldom needed is boxed, here and below: a call's future is moved, and large ones cost.
+        match Box::pin(token::obtain(desk, &call, None)).await {
             Ok(connection) => break (call, connection),
             // It was asked for by routes that are no longer those of today.
             Err(_) if !Arc::ptr_eq(&callers, &desk.callers.load()) => {}
-            Err(fault) => return Err(consent::refuse(desk, &asked, &call, fault, id).await),
+            Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
         }
     };
     forward::forward(desk, &asked, &call, connection, body, id).await

@@ -116,6 +116,11 @@ impl<'a> Asked<'a> {
         self.connection.peer.map(|address| address.ip())
     }
 
+    /// The caller's address as a header says it.
+    pub(super) fn forwarded_for(&self) -> Option<&'a http::HeaderValue> {
+        self.connection.forwarded_for()
+    }
+
     /// Whether the caller came over TLS.
     pub(super) fn is_https(&self) -> bool {
         self.connection.https

@@ -53,11 +53,11 @@ pub(super) async fn forward<G: ProxyGateway>(
         && is_verdict
         && let Some(rejected) = connection.fingerprint()
     {
-        match token::obtain(desk, call, Some(rejected)).await {
+        match Box::pin(token::obtain(desk, call, Some(rejected))).await {
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
                 let place = errand.place(&renewed).map_err(|response| *response)?;
-                let sent = errand.send(&renewed, &place).await;
+                let sent = Box::pin(errand.send(&renewed, &place)).await;
                 let (again, is_verdict) = sent.map_err(|error| errand.failed(&error))?;
                 response = again;
                 match response.parts.status {
@@ -68,7 +68,7 @@ pub(super) async fn forward<G: ProxyGateway>(
             }
             // The upstream is right: only the person can mend it, so say how.
             Err(fault) if fault.is_dead_grant() => {
-                return Err(consent::refuse(desk, asked, call, fault, id).await);
+                return Err(Box::pin(consent::refuse(desk, asked, call, fault, id)).await);
             }
             // Whatever was obtained is for the next call; this one hears what the upstream said.
             Ok(_) | Err(_) => {}
@@ -134,7 +134,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
             return Ok((response, false));
         }
         drop(response);
-        let response = self.attempt(connection, place).await?;
+        let response = Box::pin(self.attempt(connection, place)).await?;
         let is_verdict = !possession::wants_nonce(connection, origin, &response);
         Ok((response, is_verdict))
     }
@@ -179,7 +179,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
             token_header: connection.token_header(),
             authorization,
             proof: proof.as_ref(),
-            peer: self.asked.peer(),
+            forwarded_for: self.asked.forwarded_for(),
             host: self.asked.host.as_bytes(),
             https: self.asked.is_https(),
             request_id: self.id.as_str(),

@@ -1,8 +1,10 @@
 //! What a request can know of the connection it came on.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+
+use http::HeaderValue;
 
 use crate::caller_auth::PeerCertificate;
 
@@ -15,6 +17,7 @@ pub struct CallerConnection {
     pub https: bool,
     /// The client certificate that it was opened with, verified.
     pub certificate: Option<PeerCertificate>,
+    forwarded_for: OnceCell<Option<HeaderValue>>,
     requests: Requests,
 }
 
@@ -27,7 +30,13 @@ struct Requests {
 
 impl CallerConnection {
     pub(super) fn new(peer: Option<SocketAddr>, https: bool, certificate: Option<PeerCertificate>) -> Self {
-        Self { peer, https, certificate, requests: Requests::default() }
+        Self { peer, https, certificate, ..Self::default() }
+    }
+
+    /// The caller's address as a header says it.
+    pub fn forwarded_for(&self) -> Option<&HeaderValue> {
+        let made = || HeaderValue::from_str(&self.peer?.ip().to_string()).ok();
+        self.forwarded_for.get_or_init(made).as_ref()
     }
 
     /// Counts a request as under way until what this gives is dropped, which has to be when the last
