@@ -153,7 +153,7 @@ async fn routes_come_and_go_and_what_must_wait_is_named() {
     );
     next.section("routes.other", &route);
     next.caller("billing", "[\"other\"]");
-    next.section("server", "public_url = \"http://elsewhere.localhost:9\"\nworkers = 3");
+    next.section("server", "public_url = \"http://127.0.0.1:9\"\nworkers = 3");
     write(&next);
     until_taken(&gateway, 1).await;
     gateway.call("/calendar/events").await.expect_problem(404, "route_not_found");
