@@ -16,6 +16,7 @@ use crate::config::environment::ProcessEnvironment;
 use crate::config::error::ConfigErrors;
 use crate::config::{self, ConfigFile, GatewayConfig, StartKeys, WatchedFiles};
 use crate::listeners::admin::configuration::ConfigurationStatus;
+use crate::listeners::tls::ListenersTls;
 
 /// How often the files are looked at. Looking at them finds what notifications miss: files that are
 /// renamed into place, links that are pointed elsewhere, file systems of other machines.
@@ -38,6 +39,7 @@ pub(super) struct Reloader {
 /// What of the wiring another configuration changes, or must not change.
 #[derive(Clone)]
 pub(super) struct Reloadable {
+    pub(super) listeners_tls: ListenersTls,
     pub(super) callers: Arc<ArcSwap<CallerDirectory>>,
     pub(super) transport: Arc<dyn Transport>,
     /// What the process was started with.
@@ -149,6 +151,13 @@ impl Reloader {
             "the configuration was reloaded"
         );
         reloadable.status.taken(SystemClock.now(), waiting);
+        let tls = reloadable.listeners_tls.clone();
+        // What is wrong with it was found when the configuration was checked, unless it changed since.
+        let kept = actix_web::rt::task::spawn_blocking(move || tls.reload()).await.unwrap_or_default();
+        if !kept.is_empty() {
+            let faults = kept.iter().map(|(listener, error)| format!("listeners.{listener}.tls: {error}"));
+            reloadable.status.note(faults.collect::<Vec<_>>().join("\n"));
+        }
         Ok(())
     }
 }

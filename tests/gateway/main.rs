@@ -37,4 +37,5 @@ mod requests;
 mod restart;
 mod shutdown;
 mod templates;
+mod tls;
 mod upstreams;

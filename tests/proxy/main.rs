@@ -14,3 +14,4 @@ mod heads;
 mod http2;
 mod mixing;
 mod tokens;
+mod websocket;

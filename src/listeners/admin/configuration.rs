@@ -56,6 +56,11 @@ impl ConfigurationStatus {
         status.last_error = Some(why);
     }
 
+    /// The last configuration was taken, except for what `fault` tells of.
+    pub fn note(&self, fault: String) {
+        self.0.write().last_error = Some(fault);
+    }
+
     pub(super) fn show(&self) -> impl Serialize + use<> {
         self.0.read().clone()
     }

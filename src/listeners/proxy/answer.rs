@@ -9,6 +9,7 @@ use claviger_actors::proxy::actor::{InFlight, Worker};
 use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::response::{ResponseBody, UpstreamResponse};
 use claviger_actors::proxy::route::Route;
+use http_body::Frame;
 
 /// An answer that passes.
 pub(super) struct Passing {
@@ -33,9 +34,12 @@ impl ForwardedBody {
         Self { body, worker, _in_flight: in_flight }
     }
 
-    /// The next bytes; an error if the body broke off.
-    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        let next = self.body.poll_data(cx);
+    /// The next bytes, or the trailers after the last; an error if the body broke off.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let next = self.body.poll_frame(cx);
         if let Poll::Ready(Some(Err(error))) = &next {
             self.worker.note_failure(error);
         }
@@ -44,6 +48,6 @@ impl ForwardedBody {
 
     /// Whether nothing more will come.
     pub(super) fn is_at_end(&self) -> bool {
-        self.body.is_at_end()
+        self.body.is_end()
     }
 }
