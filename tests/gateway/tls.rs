@@ -347,7 +347,8 @@ async fn the_public_listener_over_tls_binds_browsers_by_secure_cookies() {
     assert!(answer.stdout.starts_with("HTTP/1.1 302"), "{answer:?}");
     let cookie = answer.stdout.lines().find(|line| line.to_lowercase().starts_with("set-cookie:")).unwrap();
     assert!(cookie.contains("__Host-claviger_browser=") && cookie.contains("; Secure"), "{cookie}");
-    let redirect_uri = url::form_urlencoded::byte_serialize(format!("https://{public}/callback").as_bytes());
+    let redirect_uri = format!("https://{public}/callback");
+    let redirect_uri = url::form_urlencoded::byte_serialize(redirect_uri.as_bytes());
     assert!(answer.stdout.contains(&redirect_uri.collect::<String>()), "{answer:?}");
     gateway.stop().await;
 }
