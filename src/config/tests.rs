@@ -4,6 +4,7 @@ mod assertions;
 mod authorization;
 mod callers;
 mod catalogue;
+mod drawn;
 mod faults;
 mod keys;
 mod listener_tls;
