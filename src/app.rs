@@ -1,5 +1,6 @@
 //! The only wiring: store, engine, listeners, signals.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
 use crate::config::listener_tls::ListenerTlsSettings;
 use crate::config::{GatewayConfig, Listeners};
+use crate::counts::ListenerCounts;
+use crate::listeners::admin::metrics::Sources;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
@@ -155,9 +158,14 @@ impl RunningApp {
         let public_url = config.server.public_url;
         let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(config.callers, &transport)));
         let upstream = Arc::new(UpstreamSettings::new(tls));
-        let proxy_state = ProxyState::new(gateway.clone(), callers, public_url.clone(), upstream, digest);
+        let proxy_state =
+            ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), upstream, digest);
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
+        let listener_counts: BTreeMap<&'static str, Arc<ListenerCounts>> =
+            ["proxy", "public", "admin"].into_iter().map(|name| (name, Arc::default())).collect();
+        let metrics = Sources { calls: proxy_state.counts(), listeners: listener_counts.clone(), callers };
         let admin_state = AdminState {
+            metrics,
             gateway: gateway.clone(),
             public_url,
             token: addresses.admin_token.clone(),
@@ -174,6 +182,7 @@ impl RunningApp {
             tls: tls.clone().map(|tls| TlsSource::new(move || tls.current())),
             h2c: name == "proxy" && addresses.http2.in_clear,
             drain: DRAIN_DEADLINE,
+            counts: listener_counts.get(name).cloned().unwrap_or_default(),
         };
         let workers = config.server.workers;
         let proxy = listen(sockets.proxy, settings("proxy", workers, &listeners_tls.proxy), move || {

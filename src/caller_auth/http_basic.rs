@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{
-    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled, Verdicts,
 };
 
 /// What a caller without a valid credential is told.
@@ -211,6 +211,10 @@ impl HttpBasic {
 impl CallerAuth for HttpBasic {
     fn challenge(&self) -> &'static str {
         CHALLENGE
+    }
+
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts { kept: self.verdicts.len(), most: MAX_VERDICTS })
     }
 
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {

@@ -25,7 +25,7 @@ use url::Url;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
-    Recalled,
+    Recalled, Verdicts,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -224,6 +224,10 @@ impl CallerAuth for CallerJwts {
         CHALLENGE
     }
 
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts { kept: self.verdicts.len(), most: MAX_VERDICTS })
+    }
+
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {
         let Some(token) = bearer_token(presented.headers) else { return Recalled::NotPresented };
         if token.len() > MAX_TOKEN {
@@ -280,4 +284,4 @@ fn digest_of(token: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

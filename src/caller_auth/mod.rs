@@ -138,6 +138,15 @@ pub enum Recalled {
     Unknown,
 }
 
+/// What a method remembers of credentials that it has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Verdicts in memory.
+    pub kept: usize,
+    /// How many are kept at most.
+    pub most: usize,
+}
+
 /// A way to tell who is calling.
 pub trait CallerAuth: Send + Sync {
     /// What to answer with in `WWW-Authenticate` (RFC 9110 section 11.6.1).
@@ -152,6 +161,11 @@ pub trait CallerAuth: Send + Sync {
     /// brings, if both are of one caller.
     fn is_of_connection(&self) -> bool {
         false
+    }
+
+    /// What it remembers; `None` if verifying costs so little that it need not.
+    fn verdicts(&self) -> Option<Verdicts> {
+        None
     }
 
     /// Looks at a request's credential without waiting.
@@ -190,6 +204,8 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
 /// All callers, and how each is told.
 pub struct CallerDirectory {
     methods: Vec<Box<dyn CallerAuth>>,
+    /// Their names, in the same order.
+    names: Vec<&'static str>,
     challenges: Vec<&'static str>,
 }
 
@@ -198,8 +214,8 @@ impl CallerDirectory {
     pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let methods: Vec<_> =
-            CALLER_AUTH_METHODS.iter().filter_map(|method| (method.build)(&callers, transport)).collect();
+        let set_up = |method: &CallerAuthMethod| Some(((method.build)(&callers, transport)?, method.name));
+        let (methods, names): (Vec<_>, Vec<_>) = CALLER_AUTH_METHODS.iter().filter_map(set_up).unzip();
         let mut challenges: Vec<_> = methods
             .iter()
             .filter(|method| !method.is_last_resort())
@@ -208,7 +224,7 @@ impl CallerDirectory {
         if challenges.is_empty() {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
-        Self { methods, challenges }
+        Self { methods, names, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a
@@ -257,6 +273,12 @@ impl CallerDirectory {
             }
             _ => Ok(caller),
         }
+    }
+
+    /// What methods remember, by their names.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&'static str, Verdicts)> {
+        let methods = self.names.iter().zip(&self.methods);
+        methods.filter_map(|(name, method)| Some((*name, method.verdicts()?)))
     }
 
     /// What to answer with in `WWW-Authenticate`, one challenge a method.
