@@ -41,7 +41,7 @@ use actix_service::{Service, ServiceFactory, fn_service};
 use actix_web::HttpResponse;
 use arc_swap::ArcSwap;
 use claviger_actors::gateway::GatewayHandle;
-use claviger_actors::protocol::identifiers::Subject;
+use claviger_actors::protocol::identifiers::{RouteId, Subject};
 use claviger_actors::protocol::template::CallDigest;
 use claviger_actors::proxy::actor::{ProxyActor, Worker};
 use claviger_actors::proxy::body::Incoming;
@@ -141,6 +141,16 @@ struct Desk<G: ProxyGateway> {
     counter: CallCounter,
 }
 
+impl<G: ProxyGateway> Desk<G> {
+    /// Counts an answer of the gateway's own.
+    fn count_own(&self, route: Option<&RouteId>, response: &HttpResponse) {
+        self.counter.answered(route, response.status().as_u16());
+        if let Some(AnsweredWith(code)) = response.extensions().get() {
+            self.counter.problem(code);
+        }
+    }
+}
+
 impl<G: ProxyGateway> Drop for Desk<G> {
     fn drop(&mut self) {
         self.gateway.supervisor().stop_child(&self.actor);
@@ -186,12 +196,7 @@ async fn answer<G: ProxyGateway>(
     let route = taken.as_deref().map(|route| &route.id);
     match &answered {
         Ok(passing) => desk.counter.answered(route, passing.upstream.parts.status.as_u16()),
-        Err(own) => {
-            desk.counter.answered(route, own.status().as_u16());
-            if let Some(AnsweredWith(code)) = own.extensions().get() {
-                desk.counter.problem(code);
-            }
-        }
+        Err(own) => desk.count_own(route, own),
     }
     answered
 }
