@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
-    Remembered,
+    Remembered, Verdicts,
 };
 
 /// What a caller without a valid credential is told.
@@ -272,6 +272,10 @@ impl HttpBasic {
 impl CallerAuth for HttpBasic {
     fn challenge(&self) -> &'static str {
         CHALLENGE
+    }
+
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts { kept: self.verdicts.len(), most: MAX_VERDICTS })
     }
 
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {

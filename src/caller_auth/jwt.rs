@@ -26,7 +26,7 @@ use url::Url;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
-    Recalled, Remembered,
+    Recalled, Remembered, Verdicts,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -233,6 +233,10 @@ impl CallerAuth for CallerJwts {
         CHALLENGE
     }
 
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts { kept: self.verdicts.len(), most: MAX_VERDICTS })
+    }
+
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {
         let Some(token) = bearer_token(presented.headers) else { return Recalled::NotPresented };
         if token.len() > MAX_TOKEN {
@@ -289,4 +293,4 @@ fn digest_of(token: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

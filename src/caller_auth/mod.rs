@@ -144,6 +144,15 @@ pub enum Recalled {
     Unknown,
 }
 
+/// What a method remembers of credentials that it has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Verdicts in memory.
+    pub kept: usize,
+    /// How many are kept at most.
+    pub most: usize,
+}
+
 /// A way to tell who is calling.
 pub trait CallerAuth: Send + Sync {
     /// What to answer with in `WWW-Authenticate` (RFC 9110 section 11.6.1).
@@ -158,6 +167,11 @@ pub trait CallerAuth: Send + Sync {
     /// brings, if both are of one caller.
     fn is_of_connection(&self) -> bool {
         false
+    }
+
+    /// What it remembers; `None` if verifying costs so little that it need not.
+    fn verdicts(&self) -> Option<Verdicts> {
+        None
     }
 
     /// Looks at a request's credential without waiting.
@@ -212,6 +226,8 @@ pub struct CallerDirectory {
     remembered: Arc<Remembered>,
     routes: Option<Arc<RoutingTable>>,
     methods: Vec<Box<dyn CallerAuth>>,
+    /// Their names, in the same order.
+    names: Vec<&'static str>,
     challenges: Vec<&'static str>,
 }
 
@@ -250,10 +266,10 @@ impl CallerDirectory {
     ) -> Self {
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let methods: Vec<_> = CALLER_AUTH_METHODS
-            .iter()
-            .filter_map(|method| (method.build)(&callers, transport, &remembered))
-            .collect();
+        let set_up = |method: &CallerAuthMethod| {
+            Some(((method.build)(&callers, transport, &remembered)?, method.name))
+        };
+        let (methods, names): (Vec<_>, Vec<_>) = CALLER_AUTH_METHODS.iter().filter_map(set_up).unzip();
         let mut challenges: Vec<_> = methods
             .iter()
             .filter(|method| !method.is_last_resort())
@@ -263,7 +279,7 @@ impl CallerDirectory {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Self { number, remembered, routes: None, methods, challenges }
+        Self { number, remembered, routes: None, methods, names, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a
@@ -312,6 +328,12 @@ impl CallerDirectory {
             }
             _ => Ok(caller),
         }
+    }
+
+    /// What methods remember, by their names.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&'static str, Verdicts)> {
+        let methods = self.names.iter().zip(&self.methods);
+        methods.filter_map(|(name, method)| Some((*name, method.verdicts()?)))
     }
 
     /// What to answer with in `WWW-Authenticate`, one challenge a method.
