@@ -1,20 +1,23 @@
 //! A load at a constant rate, whatever the proxy does: each latency counts from the moment at which its
 //! request was due, so that a request that had to wait behind a slow one counts that wait, too
-//! (no coordinated omission).
+//! (no coordinated omission). One thread, and timers finer than a millisecond: requests that were sent
+//! in bursts would wait for each other.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{Timespec, epoll};
 use serde_json::json;
 
 use crate::Fault;
 
-/// Longest head of an answer.
-const MAX_HEAD: usize = 16 * 1024;
-/// An answer that takes longer is an error.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest answer.
+const MAX_ANSWER: usize = 64 * 1024;
+/// What comes before the seconds that count.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Answers are waited for so long after the last request.
+const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,29 +33,82 @@ pub(crate) struct Arguments {
     /// Requests a second, over all connections.
     #[arg(long)]
     rate: f64,
-    /// Connections; each has a thread of its own and one request at a time.
+    /// Connections, which take turns; each has one request at a time.
     #[arg(long, default_value_t = 32)]
-    connections: u32,
+    connections: usize,
     /// Seconds that count; one before them does not.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 }
 
-const WARM_UP: f64 = 1.0;
+struct Connection {
+    stream: TcpStream,
+    /// When the requests that were due and are not answered were due; the first is under way.
+    due: std::collections::VecDeque<Instant>,
+    read: Vec<u8>,
+    filled: usize,
+}
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Fault> {
-    let begin = Instant::now() + Duration::from_millis(50);
-    let runs: Vec<io::Result<Run>> = thread::scope(|scope| {
-        let threads = (0..arguments.connections).map(|number| scope.spawn(move || one(arguments, number, begin)));
-        let threads: Vec<_> = threads.collect();
-        let failed = || io::Error::other("a thread of the load panicked");
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed()))).collect()
-    });
-    let (mut latencies, mut bad) = (Vec::new(), 0);
-    for run in runs {
-        let run = run?;
-        latencies.extend(run.latencies);
-        bad += run.bad;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n\r\n",
+        arguments.path, arguments.address, arguments.credential
+    );
+    let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut connections = Vec::with_capacity(arguments.connections);
+    for number in 0..arguments.connections {
+        let stream = TcpStream::connect(arguments.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        epoll::add(&ready, &stream, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN)?;
+        connections.push(Connection { stream, due: Default::default(), read: vec![0; MAX_ANSWER], filled: 0 });
+    }
+    let begin = Instant::now();
+    let counted = begin + WARM_UP;
+    let end = counted + Duration::from_secs_f64(arguments.seconds);
+    let due = |number: u64| begin + Duration::from_secs_f64(number as f64 / arguments.rate);
+    let (mut next, mut waiting, mut bad) = (0_u64, 0_usize, 0_u64);
+    let mut latencies = Vec::with_capacity((arguments.rate * arguments.seconds) as usize);
+    let mut events = Vec::with_capacity(arguments.connections);
+    loop {
+        let now = Instant::now();
+        while due(next) <= now.min(end) {
+            let at = (next % arguments.connections as u64) as usize;
+            if let Some(connection) = connections.get_mut(at) {
+                connection.due.push_back(due(next));
+                waiting += 1;
+                if connection.due.len() == 1 {
+                    connection.send(request.as_bytes())?;
+                }
+            }
+            next += 1;
+        }
+        if now > end && waiting == 0 {
+            break;
+        }
+        if now > end + GRACE {
+            bad += waiting as u64;
+            break;
+        }
+        let until = if now > end { end + GRACE } else { due(next) };
+        let pause = Timespec::try_from(until.saturating_duration_since(now))?;
+        events.clear();
+        epoll::wait(&ready, rustix::buffer::spare_capacity(&mut events), Some(&pause))?;
+        for event in &events {
+            let Some(connection) = connections.get_mut(event.data.u64() as usize) else { continue };
+            let Some(status) = connection.receive()? else { continue };
+            waiting -= 1;
+            if let Some(due) = connection.due.pop_front() {
+                match status {
+                    200 if due >= counted => latencies.push(due.elapsed()),
+                    200 => {}
+                    _ => bad += 1,
+                }
+            }
+            if !connection.due.is_empty() {
+                connection.send(request.as_bytes())?;
+            }
+        }
     }
     latencies.sort_unstable();
     let at = |share: f64| {
@@ -61,6 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Fault> {
     };
     crate::print(&json!({
         "requests_per_s": latencies.len() as f64 / arguments.seconds,
+        "requests": next,
         "p50_us": at(0.5),
         "p99_us": at(0.99),
         "p999_us": at(0.999),
@@ -68,75 +125,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Fault> {
     }))
 }
 
-#[derive(Default)]
-struct Run {
-    latencies: Vec<Duration>,
-    bad: u64,
-}
-
-fn one(arguments: &Arguments, number: u32, begin: Instant) -> io::Result<Run> {
-    let mut connection = Connection::open(arguments.address)?;
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n\r\n",
-        arguments.path, arguments.address, arguments.credential
-    );
-    let interval = f64::from(arguments.connections) / arguments.rate;
-    let mut run = Run::default();
-    // The connections take turns.
-    let mut due = f64::from(number) / arguments.rate;
-    while due < WARM_UP + arguments.seconds {
-        let at = begin + Duration::from_secs_f64(due);
-        thread::sleep(at.saturating_duration_since(Instant::now()));
-        match connection.ask(request.as_bytes()) {
-            Ok(200) if due >= WARM_UP => run.latencies.push(at.elapsed()),
-            Ok(200) => {}
-            Ok(_) => run.bad += 1,
-            Err(_) => {
-                run.bad += 1;
-                connection = Connection::open(arguments.address)?;
-            }
-        }
-        due += interval;
-    }
-    Ok(run)
-}
-
-struct Connection {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
 impl Connection {
-    fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        Ok(Self { stream, read: vec![0; MAX_HEAD] })
+    /// A request is small, and the connection idle: it is taken as a whole.
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.write_all(request)
     }
 
     /// The status of the answer, once all of it was read.
-    fn ask(&mut self, request: &[u8]) -> io::Result<u16> {
-        self.stream.write_all(request)?;
-        let mut filled = 0;
-        loop {
-            let free = self.read.get_mut(filled..).filter(|free| !free.is_empty());
-            let read = self.stream.read(free.ok_or_else(|| io::Error::other("the head is too long"))?)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            filled += read;
-            let so_far = self.read.get(..filled).unwrap_or_default();
-            if let Some(end) = so_far.windows(4).position(|window| window == b"\r\n\r\n") {
-                let (status, length) = head(so_far.get(..end).unwrap_or_default())?;
-                let mut missing = (end + 4 + length).saturating_sub(filled);
-                while missing > 0 {
-                    let part = missing.min(self.read.len());
-                    self.stream.read_exact(self.read.get_mut(..part).unwrap_or_default())?;
-                    missing -= part;
-                }
-                return Ok(status);
-            }
+    fn receive(&mut self) -> io::Result<Option<u16>> {
+        let free = self.read.get_mut(self.filled..).filter(|free| !free.is_empty());
+        let free = free.ok_or_else(|| io::Error::other("the answer is too long"))?;
+        match self.stream.read(free) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => self.filled += read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
         }
+        let so_far = self.read.get(..self.filled).unwrap_or_default();
+        let Some(end) = so_far.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+        let (status, length) = head(so_far.get(..end).unwrap_or_default())?;
+        if self.filled < end + 4 + length {
+            return Ok(None);
+        }
+        self.filled = 0;
+        Ok(Some(status))
     }
 }
 
