@@ -5,6 +5,8 @@
 pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
+pub mod mtls;
+pub mod peer_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,6 +23,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
+pub use peer_certificate::{PeerCertificate, SubjectAltName};
 
 /// An internal application that may call the gateway, as configured.
 #[derive(Clone, Debug)]
@@ -44,12 +47,14 @@ pub struct ConfiguredCaller {
     pub api_key: Option<ApiKeyHash>,
     /// Which JWTs are its own.
     pub jwt: Option<JwtCredential>,
+    /// Names of its client certificates; one of them is enough.
+    pub mtls: Vec<SubjectAltName>,
 }
 
 impl ConfiguredCaller {
     /// A caller that has no credential yet.
     pub fn new(caller: Caller) -> Self {
-        Self { caller, basic: None, api_key: None, jwt: None }
+        Self { caller, basic: None, api_key: None, jwt: None, mtls: Vec::new() }
     }
 }
 
@@ -62,6 +67,21 @@ pub struct CallerToken {
     pub subject: Option<Subject>,
     /// Its claims that are texts, numbers or booleans of moderate length, as texts.
     pub claims: BTreeMap<String, Secret>,
+}
+
+/// What a request shows of its caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// The client certificate of its connection, verified.
+    pub certificate: Option<&'a PeerCertificate>,
+}
+
+impl<'a> From<&'a HeaderMap> for Presented<'a> {
+    fn from(headers: &'a HeaderMap) -> Self {
+        Self { headers, certificate: None }
+    }
 }
 
 /// Who sent a request.
@@ -92,6 +112,9 @@ pub enum CallerAuthError {
     /// Which of two credentials counts could be argued about.
     #[error("more than one credential was sent; send one")]
     Ambiguous,
+    /// The connection's certificate is that of another caller than the credential, or of several.
+    #[error("the client certificate and the credential must be of one and the same caller")]
+    Conflicting,
     /// Too many credentials are being verified at once.
     #[error("too many new credentials are being verified; try again in a moment")]
     Overloaded,
@@ -109,6 +132,8 @@ pub enum Recalled {
     Accepted(AuthenticatedCaller),
     /// It was verified before and is wrong, or is malformed.
     Refused,
+    /// It is that of several callers.
+    Ambiguous,
     /// It has to be verified.
     Unknown,
 }
@@ -123,13 +148,19 @@ pub trait CallerAuth: Send + Sync {
         false
     }
 
+    /// Whether its credential is that of the connection: then it may stand beside one that a request
+    /// brings, if both are of one caller.
+    fn is_of_connection(&self) -> bool {
+        false
+    }
+
     /// Looks at a request's credential without waiting.
-    fn recall(&self, headers: &HeaderMap, now: Timestamp) -> Recalled;
+    fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled;
 
     /// Verifies a credential that [`CallerAuth::recall`] does not know, off the thread.
     fn verify<'a>(
         &'a self,
-        headers: &'a HeaderMap,
+        presented: Presented<'a>,
         now: Timestamp,
     ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>>;
 }
@@ -153,6 +184,7 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
     CallerAuthMethod { name: "basic", build: http_basic::build },
     CallerAuthMethod { name: "jwt", build: jwt::build },
     CallerAuthMethod { name: "api_key_hash", build: api_key::build },
+    CallerAuthMethod { name: "mtls", build: mtls::build },
 ];
 
 /// All callers, and how each is told.
@@ -179,35 +211,51 @@ impl CallerDirectory {
         Self { methods, challenges }
     }
 
-    /// Tells who sent a request with these headers. A credential that was verified lately costs a
-    /// digest and a look-up.
+    /// Tells who sent a request that shows this. A credential that was verified lately costs a
+    /// digest and a look-up. One that the connection shows is enough, and no harm where it is nobody's
+    /// and the request brings another.
     ///
     /// # Errors
     /// [`CallerAuthError`].
     pub async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        presented: Presented<'_>,
         now: Timestamp,
     ) -> Result<AuthenticatedCaller, CallerAuthError> {
+        let headers = presented.headers;
         if headers.get_all(AUTHORIZATION).nth(1).is_some() {
             return Err(CallerAuthError::Ambiguous);
         }
-        let mut presented = None;
+        let (mut found, mut shown) = (None, None);
         for method in &self.methods {
-            match method.recall(headers, now) {
+            match method.recall(presented, now) {
                 Recalled::NotPresented => {}
-                _ if presented.is_some() => return Err(CallerAuthError::Ambiguous),
-                recalled => presented = Some((method, recalled)),
+                Recalled::Ambiguous => return Err(CallerAuthError::Conflicting),
+                recalled if method.is_of_connection() => shown = Some(recalled),
+                _ if found.is_some() => return Err(CallerAuthError::Ambiguous),
+                recalled => found = Some((method, recalled)),
             }
         }
-        match presented {
-            Some((_, Recalled::Accepted(caller))) => Ok(caller),
-            Some((method, Recalled::Unknown)) => method.verify(headers, now).await,
-            Some(_) => Err(CallerAuthError::Refused),
+        let caller = match found {
+            Some((_, Recalled::Accepted(caller))) => caller,
+            Some((method, Recalled::Unknown)) => method.verify(presented, now).await?,
+            Some(_) => return Err(CallerAuthError::Refused),
             None if headers.contains_key(AUTHORIZATION) || headers.contains_key(X_API_KEY) => {
-                Err(CallerAuthError::Refused)
+                return Err(CallerAuthError::Refused);
             }
-            None => Err(CallerAuthError::Absent),
+            None => {
+                return match shown {
+                    Some(Recalled::Accepted(caller)) => Ok(caller),
+                    Some(_) => Err(CallerAuthError::Refused),
+                    None => Err(CallerAuthError::Absent),
+                };
+            }
+        };
+        match shown {
+            Some(Recalled::Accepted(other)) if other.caller.id != caller.caller.id => {
+                Err(CallerAuthError::Conflicting)
+            }
+            _ => Ok(caller),
         }
     }
 

@@ -9,6 +9,8 @@ pub mod proxy;
 pub mod public;
 pub mod request_id;
 pub mod return_to;
+pub mod server;
+pub mod tls;
 
 #[cfg(test)]
 mod test_support;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer};
+use arc_swap::ArcSwap;
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use claviger::caller_auth::{BasicCredential, Caller, CallerDirectory, ConfiguredCaller};
 use claviger::listeners::proxy::ProxyState;
 use claviger::listeners::proxy::gateway::ProxyGateway;
+use claviger::listeners::server::{ListenerSettings, listen};
 use claviger_actors::clock::{Clock as _, Entropy, SystemClock, SystemEntropy, Timestamp};
 use claviger_actors::connection::{Connection, ConnectionState, OriginSet, Reason};
 use claviger_actors::flow::error::FlowError;
@@ -24,7 +25,7 @@ use claviger_actors::protocol::token::{AccessToken, Expiry, TokenFingerprint, To
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::TokenSource;
 use claviger_actors::proxy::connect::tls_client_config_with_roots;
-use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin};
+use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin, UpstreamProtocol};
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::registration::policy::RefreshPolicy;
 use claviger_actors::snapshot::Connections;
@@ -139,6 +140,7 @@ pub struct Setup {
     pub routes: Vec<Route>,
     pub body_idle: Duration,
     pub connect: Duration,
+    pub h2c: bool,
 }
 
 impl Setup {
@@ -148,6 +150,7 @@ impl Setup {
             routes: vec![route("api", "/api", upstream)],
             body_idle: Duration::from_secs(10),
             connect: Duration::from_secs(2),
+            h2c: true,
         }
     }
 
@@ -188,18 +191,20 @@ impl Setup {
             caller("new", &["api"], false),
         ];
         let nobody: Arc<dyn Transport> = ScriptedTransport::new(|_| Answer::json(500, "{}"));
-        let callers = Arc::new(CallerDirectory::new(callers, &nobody));
+        let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(callers, &nobody)));
         let public = Url::parse("http://gw.test:8081").unwrap();
         let state =
             ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = HttpServer::new(move || App::new().configure(|config| state.configure(config)))
-            .workers(1)
-            .disable_signals()
-            .listen(listener)
-            .unwrap()
-            .run();
+        let settings = ListenerSettings {
+            name: "proxy",
+            workers: 1,
+            tls: None,
+            h2c: self.h2c,
+            drain: Duration::from_secs(1),
+        };
+        let server = listen(listener, settings, move || state.handlers()).unwrap();
         let handle = server.handle();
         actix_web::rt::spawn(server);
         Gateway { address, engine, server: handle }
@@ -218,6 +223,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
             serialized: Arc::from(format!("http://{upstream}")),
         }),
         tls: None,
+        protocol: UpstreamProtocol::Auto,
         upstream_path: "/v1".to_owned(),
         template: None,
         profile: ProfileId::new("p").unwrap(),

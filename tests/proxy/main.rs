@@ -11,5 +11,8 @@ mod bodies;
 mod consent;
 mod framing;
 mod heads;
+mod hostile;
+mod http2;
 mod mixing;
 mod tokens;
+mod websocket;

@@ -6,8 +6,10 @@ pub mod certificates;
 pub mod dpop_upstream;
 pub mod gateway;
 pub mod gateway_config;
+pub mod grpc;
 pub mod http;
 pub mod in_process;
+pub mod npm;
 pub mod oidc_provider;
 pub mod ports;
 pub mod raw_upstream;
@@ -15,6 +17,7 @@ pub mod scene;
 pub mod scripted_as;
 pub mod strict_assertions;
 pub mod tls_upstream;
+pub mod tools;
 pub mod upstream;
 
 use std::future::Future;

@@ -48,6 +48,7 @@ struct RouteView<'a> {
     name: &'a str,
     path: &'a str,
     upstream: String,
+    protocol: &'a str,
     profile: &'a str,
     subject: &'a str,
     methods: Option<Vec<&'a str>>,
@@ -62,6 +63,7 @@ impl<'a> RouteView<'a> {
             name: route.id.as_str(),
             path: if route.path.is_empty() { "/" } else { &route.path },
             upstream: format!("{}{}", route.origin.serialized, route.upstream_path),
+            protocol: route.protocol.as_str(),
             profile: route.profile.as_str(),
             subject: route.subject.as_str(),
             methods: route.methods.as_ref().map(|all| all.iter().map(http::Method::as_str).collect()),
@@ -98,7 +100,7 @@ mod tests {
     use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
     use claviger_actors::protocol::scope::ScopeSet;
     use claviger_actors::protocol::template::{CallContext, CallNeeds};
-    use claviger_actors::proxy::route::{SubjectSource, UpstreamOrigin};
+    use claviger_actors::proxy::route::{SubjectSource, UpstreamOrigin, UpstreamProtocol};
 
     use super::*;
 
@@ -114,6 +116,7 @@ mod tests {
                 serialized: Arc::from("https://api.example"),
             }),
             tls: None,
+            protocol: UpstreamProtocol::Http2,
             upstream_path: "/v3".into(),
             template: None,
             profile: ProfileId::new("google").unwrap(),
@@ -129,8 +132,8 @@ mod tests {
             max_body: None,
         };
         let expected = json!({
-            "name": "calendar", "path": "/", "upstream": "https://api.example/v3", "profile": "google",
-            "subject": "header", "methods": ["GET"], "timeout": "30s", "max_body": null,
+            "name": "calendar", "path": "/", "upstream": "https://api.example/v3", "protocol": "http2",
+            "profile": "google", "subject": "header", "methods": ["GET"], "timeout": "30s", "max_body": null,
             "scopes": ["read"],
         });
         assert_eq!(serde_json::to_value(RouteView::of(&route)).unwrap(), expected);
