@@ -47,6 +47,16 @@ def markdown(result):
     return "\n".join(lines)
 
 
+def document(text):
+    page = servers.ROOT / "docs/performance.md"
+    before, begin, rest = page.read_text().partition("<!-- measured:")
+    note, _, rest = rest.partition("-->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        sys.exit(f"{page} has no place for the tables")
+    page.write_text(f"{before}{begin}{note}-->\n{text}\n{end}{after}")
+
+
 def machine():
     model = re.search(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())
     return f"{len(servers.CORES)} cores, {model.group(1) if model else 'unknown processor'}"
@@ -58,6 +68,7 @@ def main():
     parser.add_argument("--only", default=",".join(parts.PARTS), metavar="NAME,...", help="of %(default)s")
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("BENCH_ROUNDS", "5")))
     parser.add_argument("--seconds", type=int, default=int(os.environ.get("BENCH_SECONDS", "3")))
+    parser.add_argument("--document", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--million", action="store_true", help="also with 1,000,000 connections in the store")
     options = parser.parse_args()
     only, names = options.only.split(","), options.proxies.split(",")
@@ -86,6 +97,8 @@ def main():
     target.mkdir(parents=True, exist_ok=True)
     (target / "result.json").write_text(json.dumps(result, indent=2))
     (target / "result.md").write_text(text)
+    if options.document and not failed:
+        document(text)
     print(text)
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")

@@ -250,10 +250,10 @@ class Gateway(Server):
     """
 
     def __init__(self, folder, name="claviger", upstream_port=9, *, profiles=1, routes=None, api_keys=0,
-                 named=False, workers=1, h2c=False):
+                 named=False, workers=1):
         super().__init__(name, folder, free_port())
         self.admin, self.workers = f"http://127.0.0.1:{free_port()}", workers
-        self.h2_port = self.port if h2c else None
+        self.h2_port = self.port
         hashed = subprocess.run([BINARY, "hash-secret"], input=PASSWORD.encode(), capture_output=True, check=True)
         password_hash = re.search(rb"\$argon2id\$\S+", hashed.stdout).group().decode()
         names = [f"api{n}" for n in range(routes or profiles)]
@@ -263,7 +263,7 @@ public_url = "http://127.0.0.1:{free_port()}"
 workers = {workers}
 [listeners.proxy]
 bind = "127.0.0.1:{self.port}"
-{"h2c = true" if h2c else ""}
+h2c = true
 [listeners.public]
 bind = "127.0.0.1:{free_port()}"
 [listeners.admin]
