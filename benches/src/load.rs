@@ -61,7 +61,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Fault> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         epoll::add(&ready, &stream, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN)?;
-        connections.push(Connection { stream, due: Default::default(), read: vec![0; MAX_ANSWER], filled: 0 });
+        connections.push(Connection {
+            stream,
+            due: Default::default(),
+            read: vec![0; MAX_ANSWER],
+            filled: 0,
+        });
     }
     let begin = Instant::now();
     let counted = begin + WARM_UP;
