@@ -19,13 +19,14 @@ use claviger_actors::protocol::secret::Secret;
 use claviger_actors::protocol::template::fits_a_value;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
-    Recalled,
+    Recalled, Remembered,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -99,13 +100,14 @@ impl JwtCredential {
 pub(super) fn build(
     callers: &[(Arc<Caller>, ConfiguredCaller)],
     transport: &Arc<dyn Transport>,
+    remembered: &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>> {
     let mut issuers: HashMap<String, Issuer> = HashMap::new();
     for (caller, configured) in callers {
         if let Some(credential) = &configured.jwt {
             let issuer = issuers.entry(credential.issuer.clone()).or_insert_with(|| Issuer {
                 keys: credential.keys.clone(),
-                fetched: JwkSetCache::new(),
+                fetched: remembered.keys.of(&credential.keys),
                 callers: Vec::new(),
             });
             issuer.callers.push((caller.clone(), credential.clone()));
@@ -117,27 +119,34 @@ pub(super) fn build(
     })
 }
 
+/// Keys that were fetched, by where they are.
+#[derive(Debug, Default)]
+pub(super) struct FetchedKeys(Mutex<BTreeMap<Url, Arc<JwkSetCache>>>);
+
+impl FetchedKeys {
+    fn of(&self, source: &KeySource) -> Arc<JwkSetCache> {
+        match source {
+            KeySource::Uri(url) => self.0.lock().entry(url.clone()).or_default().clone(),
+            KeySource::File { .. } => Arc::default(),
+        }
+    }
+}
+
 /// One issuer and the callers that it issues tokens to.
 struct Issuer {
     keys: KeySource,
-    fetched: JwkSetCache,
+    fetched: Arc<JwkSetCache>,
     callers: Vec<(Arc<Caller>, JwtCredential)>,
-}
-
-#[derive(Clone)]
-struct Verdict {
-    caller: AuthenticatedCaller,
-    until: Timestamp,
 }
 
 struct CallerJwts {
     issuers: HashMap<String, Issuer>,
     transport: Arc<dyn Transport>,
-    verdicts: Cache<[u8; 32], Verdict>,
+    verdicts: Cache<[u8; 32], AuthenticatedCaller>,
 }
 
 impl CallerJwts {
-    async fn decide(&self, token: &str, now: Timestamp) -> Result<Verdict, Refusal> {
+    async fn decide(&self, token: &str, now: Timestamp) -> Result<AuthenticatedCaller, Refusal> {
         let jwt = SignedJwt::parse(token, MAX_TOKEN)?;
         let issuer = jwt.unverified("iss").and_then(|iss| self.issuers.get(iss)).ok_or(Refusal::Issuer)?;
         let algorithm = jwt.algorithm(|_| true)?;
@@ -175,8 +184,8 @@ impl CallerJwts {
                 .and_then(|text| Subject::new(text).ok()),
             claims: claims.iter().filter_map(|(name, value)| Some((name.clone(), as_text(value)?))).collect(),
         };
-        let caller = AuthenticatedCaller { caller: caller.clone(), token: Some(Arc::new(token)) };
-        Ok(Verdict { caller, until: exp.min(now.after(ACCEPTED_FOR)) })
+        let until = exp.min(now.after(ACCEPTED_FOR));
+        Ok(AuthenticatedCaller { caller: caller.clone(), token: Some(Arc::new(token)), until })
     }
 }
 
@@ -230,7 +239,7 @@ impl CallerAuth for CallerJwts {
             return Recalled::Refused;
         }
         match self.verdicts.get(&digest_of(token)) {
-            Some(verdict) if now < verdict.until => Recalled::Accepted(verdict.caller),
+            Some(caller) if now < caller.until => Recalled::Accepted(caller),
             _ => Recalled::Unknown,
         }
     }
@@ -244,9 +253,9 @@ impl CallerAuth for CallerJwts {
             let token = bearer_token(presented.headers).unwrap_or_default();
             let text = std::str::from_utf8(token).map_err(|_| CallerAuthError::Refused)?;
             match self.decide(text, now).await {
-                Ok(verdict) => {
-                    self.verdicts.insert(digest_of(token), verdict.clone());
-                    Ok(verdict.caller)
+                Ok(caller) => {
+                    self.verdicts.insert(digest_of(token), caller.clone());
+                    Ok(caller)
                 }
                 Err(refusal @ Refusal::Keys(_)) => {
                     tracing::warn!(%refusal, "a caller's token cannot be verified");

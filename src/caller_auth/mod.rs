@@ -5,17 +5,20 @@
 pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
+pub mod known;
 pub mod mtls;
 pub mod peer_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
 use claviger_actors::protocol::identifiers::{CallerId, RouteId, Subject};
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
 use thiserror::Error;
@@ -23,6 +26,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
+pub use known::KnownCaller;
 pub use peer_certificate::{PeerCertificate, SubjectAltName};
 
 /// An internal application that may call the gateway, as configured.
@@ -91,11 +95,13 @@ pub struct AuthenticatedCaller {
     pub caller: Arc<Caller>,
     /// What its JWT says, if it sent one.
     pub token: Option<Arc<CallerToken>>,
+    /// When its credential has to be looked at anew.
+    pub until: Timestamp,
 }
 
 impl From<Arc<Caller>> for AuthenticatedCaller {
     fn from(caller: Arc<Caller>) -> Self {
-        Self { caller, token: None }
+        Self { caller, token: None, until: Timestamp::from_millis(u64::MAX) }
     }
 }
 
@@ -167,8 +173,18 @@ pub trait CallerAuth: Send + Sync {
 
 /// Sets a method up for the callers that have its credential; `None` if none has. Keys that are
 /// somewhere else are fetched through the transport.
-pub type BuildMethod =
-    fn(&[(Arc<Caller>, ConfiguredCaller)], &Arc<dyn Transport>) -> Option<Box<dyn CallerAuth>>;
+pub type BuildMethod = fn(
+    &[(Arc<Caller>, ConfiguredCaller)],
+    &Arc<dyn Transport>,
+    &Arc<Remembered>,
+) -> Option<Box<dyn CallerAuth>>;
+
+/// What is costly to find out, and outlives the callers' configuration: none of it says who anybody is.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    passwords: http_basic::RightPasswords,
+    keys: jwt::FetchedKeys,
+}
 
 /// One way to tell who is calling, and how it is set up.
 #[derive(Clone, Copy, Debug)]
@@ -187,8 +203,14 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
     CallerAuthMethod { name: "mtls", build: mtls::build },
 ];
 
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// All callers, and how each is told.
 pub struct CallerDirectory {
+    /// Tells it from all others of this process.
+    number: u64,
+    remembered: Arc<Remembered>,
+    routes: Option<Arc<RoutingTable>>,
     methods: Vec<Box<dyn CallerAuth>>,
     challenges: Vec<&'static str>,
 }
@@ -196,10 +218,42 @@ pub struct CallerDirectory {
 impl CallerDirectory {
     /// Gathers callers. Two with the same credential are a configuration error found before.
     pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
+        Self::over(callers, transport, Arc::default())
+    }
+
+    /// With the routes that were configured together with the callers: who is let in by the one is led by
+    /// the other, and both are exchanged at once.
+    #[must_use]
+    pub fn with_routes(self, routes: Arc<RoutingTable>) -> Self {
+        Self { routes: Some(routes), ..self }
+    }
+
+    /// The routes that go with the callers, if any do.
+    pub fn routes(&self) -> Option<&RoutingTable> {
+        self.routes.as_deref()
+    }
+
+    /// Other callers in the place of these. A credential of one who stays is not verified anew.
+    #[must_use]
+    pub fn succeeded_by(
+        &self,
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+    ) -> Self {
+        Self::over(callers, transport, self.remembered.clone())
+    }
+
+    fn over(
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+        remembered: Arc<Remembered>,
+    ) -> Self {
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let methods: Vec<_> =
-            CALLER_AUTH_METHODS.iter().filter_map(|method| (method.build)(&callers, transport)).collect();
+        let methods: Vec<_> = CALLER_AUTH_METHODS
+            .iter()
+            .filter_map(|method| (method.build)(&callers, transport, &remembered))
+            .collect();
         let mut challenges: Vec<_> = methods
             .iter()
             .filter(|method| !method.is_last_resort())
@@ -208,7 +262,8 @@ impl CallerDirectory {
         if challenges.is_empty() {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
-        Self { methods, challenges }
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { number, remembered, routes: None, methods, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a
