@@ -9,6 +9,8 @@ use http::Method;
 use rustls::ClientConfig;
 use url::Url;
 
+use super::endpoints::Endpoints;
+use super::resilience::Resilience;
 use super::templated::UpstreamTemplate;
 use crate::protocol::identifiers::{ProfileId, RouteId};
 use crate::protocol::template::{CallContext, CallNeeds, Placeholder, SubjectTemplate};
@@ -58,12 +60,12 @@ pub struct Route {
     pub id: RouteId,
     /// Path prefix here, without a trailing slash (the root is empty).
     pub path: String,
-    /// The upstream's scheme, host and port. Where the token answer names it, its serialization is what
+    /// The upstream's scheme, host and port; of several, the first one's. Where the token answer names it, its serialization is what
     /// token sets are bound to, and nothing else of it is used.
     pub origin: Arc<UpstreamOrigin>,
     /// How TLS is spoken with it, if not as with all upstreams.
     pub tls: Option<UpstreamTls>,
-    /// Path prefix there, without a trailing slash.
+    /// Path prefix there, without a trailing slash; of several upstreams, the first one's.
     pub upstream_path: String,
     /// Makes the upstream of the token answer, if it is not the same for all.
     pub template: Option<Arc<UpstreamTemplate>>,
@@ -85,6 +87,8 @@ pub struct Route {
     pub timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body: Option<u64>,
+    /// Its limits, and how it copes with upstreams that fail.
+    pub resilience: Resilience,
 }
 
 impl Route {
@@ -94,6 +98,13 @@ impl Route {
         matches!(self.subject, SubjectSource::Header)
             || self.needs.callers_word_names_subject
             || self.subject.placeholders().any(Placeholder::is_callers_word)
+    }
+
+    /// Where its calls may go: what its tokens must be bound to, all of it.
+    pub fn origins(&self) -> impl Iterator<Item = &Arc<str>> {
+        let several = self.resilience.endpoints.as_deref();
+        let one = several.is_none().then_some(&self.origin);
+        several.into_iter().flat_map(Endpoints::origins).chain(one).map(|origin| &origin.serialized)
     }
 }
 
@@ -216,7 +227,7 @@ impl RoutingTable {
         self.routes
             .iter()
             .filter(|r| r.profile == *profile)
-            .map(|r| r.origin.serialized.to_string())
+            .flat_map(|r| r.origins().map(ToString::to_string))
             .collect()
     }
 }
@@ -254,6 +265,7 @@ mod tests {
             methods: None,
             timeout: Duration::from_secs(30),
             max_body: None,
+            resilience: Resilience::default(),
         }))
     }
 
