@@ -14,6 +14,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
 use claviger_actors::protocol::identifiers::{CallerId, RouteId, Subject};
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::proxy::rate_limit::RateLimit;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
 use thiserror::Error;
@@ -31,6 +32,8 @@ pub struct Caller {
     pub routes: BTreeSet<RouteId>,
     /// Whether it may send `Claviger-Subject`.
     pub may_name_subject: bool,
+    /// How many calls it may make per time.
+    pub rate: Option<Arc<RateLimit>>,
 }
 
 /// A caller and the credentials by which it is known.

@@ -14,7 +14,9 @@ mod authorization;
 mod callers;
 mod extension;
 mod fapi;
+#[macro_use]
 mod file;
+mod limits;
 mod outbound;
 mod params;
 mod profiles;
@@ -22,6 +24,7 @@ mod providers;
 mod quirks;
 mod reader;
 mod registration;
+mod resilience;
 mod routes;
 mod secret_source;
 mod server;
@@ -77,6 +80,8 @@ pub struct GatewayConfig {
     pub callers: Vec<ConfiguredCaller>,
     /// `[routes]`
     pub routing: RoutingTable,
+    /// `[limits]`
+    pub limits: Limits,
     /// What is allowed and yet most likely a slip, such as a profile that no route uses.
     pub warnings: Vec<ConfigError>,
     /// Certificates of ours that are not valid now: `check` refuses them, and a gateway starts with them,
@@ -106,6 +111,36 @@ pub struct Listeners {
     pub admin: SocketAddr,
     /// Bearer token of the admin listener; always there unless it is bound to loopback.
     pub admin_token: Option<Secret>,
+}
+
+/// Largest head of a request that the server library reads, in bytes.
+const LARGEST_HEAD: usize = 128 * 1024;
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls at once; one more is refused.
+    pub max_in_flight: usize,
+    /// Connections kept in memory; the others are read from the store when they are needed.
+    pub cached_connections: usize,
+    /// Verified credentials kept in memory, of each kind.
+    pub verified_credentials: usize,
+    /// Idle connections to one upstream that a worker keeps.
+    pub idle_connections: usize,
+    /// Largest head of a request, in bytes.
+    pub max_request_head: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 10_000,
+            cached_connections: 100_000,
+            verified_credentials: 10_000,
+            idle_connections: 128,
+            max_request_head: LARGEST_HEAD,
+        }
+    }
 }
 
 /// `[store]`
@@ -161,6 +196,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
+    let limits = limits::limits(file.limits.as_ref(), faults);
     let tls = tls::Tls::new(secrets);
     for (name, provider) in provider_files {
         providers::provider(name, provider, faults);
@@ -201,6 +237,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         profiles,
         callers,
         routing,
+        limits: limits?,
         warnings,
         invalid_certificates: invalid,
     })

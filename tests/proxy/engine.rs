@@ -24,6 +24,7 @@ use claviger_actors::protocol::token::{AccessToken, Expiry, TokenFingerprint, To
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::TokenSource;
 use claviger_actors::proxy::connect::tls_client_config_with_roots;
+use claviger_actors::proxy::resilience::Resilience;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin};
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::registration::policy::RefreshPolicy;
@@ -167,7 +168,7 @@ impl Setup {
     }
 
     pub async fn start(self) -> Gateway {
-        let origins = OriginSet::new(self.routes.iter().map(|r| r.origin.serialized.to_string()));
+        let origins = OriginSet::new(self.routes.iter().flat_map(Route::origins).map(ToString::to_string));
         let engine = Engine {
             routes: Arc::new(RoutingTable::new(self.routes)),
             connections: Connections::new(100),
@@ -228,6 +229,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
         methods: None,
         timeout: Duration::from_secs(3),
         max_body: None,
+        resilience: Resilience::default(),
     }
 }
 
@@ -272,6 +274,7 @@ fn caller(name: &str, routes: &[&str], may_name_subject: bool) -> ConfiguredCall
         id: CallerId::new(name).unwrap(),
         routes: routes.iter().map(|route| RouteId::new(route).unwrap()).collect(),
         may_name_subject,
+        rate: None,
     };
     let password_hash = Secret::new(hash.unwrap().to_string());
     let basic = BasicCredential { username: name.to_owned(), password_hash };

@@ -20,7 +20,7 @@ fn cheap_hash(password: &str) -> Secret {
 
 fn caller(name: &str, password: &str) -> ConfiguredCaller {
     let id = CallerId::new(name).unwrap();
-    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false, rate: None };
     let basic = BasicCredential { username: name.to_owned(), password_hash: cheap_hash(password) };
     ConfiguredCaller { basic: Some(basic), ..ConfiguredCaller::new(caller) }
 }
