@@ -1,16 +1,12 @@
 //! The only wiring: store, engine, listeners, signals.
 
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::{Request, Response};
-use actix_service::{IntoServiceFactory, ServiceFactory};
-use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, Server, ServerHandle};
-use actix_web::{App as Application, HttpServer};
+use actix_web::dev::{Server, ServerHandle};
+use arc_swap::ArcSwap;
 use claviger_actors::clock::{SystemClock, SystemEntropy};
 use claviger_actors::gateway::{GatewayHandle, GatewayParts};
 use claviger_actors::protocol::template::CallDigest;
@@ -28,6 +24,7 @@ use crate::config::{GatewayConfig, Listeners};
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::public::{self, PublicState};
+use crate::listeners::server::{Handlers, ListenerSettings, application, listen};
 use crate::provider_client::ProviderClient;
 use crate::signals::StopSignals;
 
@@ -44,14 +41,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// Time that the admin listener's last answers have.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A request head must arrive within this.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Connections that may wait to be accepted; the kernel's `somaxconn` is the limit above it.
 const BACKLOG: i32 = 4096;
-
-/// An idle client connection is kept for this.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Why the gateway did not start, or ended. Start-up only: nothing was served.
 #[derive(Debug, Error)]
@@ -155,10 +146,9 @@ impl RunningApp {
         .await?;
 
         let public_url = config.server.public_url;
-        let callers = CallerDirectory::new(config.callers, &transport);
+        let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(config.callers, &transport)));
         let upstream = Arc::new(UpstreamSettings::new(tls));
-        let proxy_state =
-            ProxyState::new(gateway.clone(), Arc::new(callers), public_url.clone(), upstream, digest);
+        let proxy_state = ProxyState::new(gateway.clone(), callers, public_url.clone(), upstream, digest);
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
         let admin_state = AdminState {
             gateway: gateway.clone(),
@@ -167,18 +157,18 @@ impl RunningApp {
             bind: addresses.admin,
         };
 
-        let proxy = HttpServer::new(move || Application::new().configure(|cfg| proxy_state.configure(cfg)));
-        let proxy = bounded(proxy, config.server.workers).listen(sockets.proxy)?.run();
-        let public = HttpServer::new(move || {
+        let settings =
+            |name, workers| ListenerSettings { name, workers, tls: None, h2c: false, drain: DRAIN_DEADLINE };
+        let workers = config.server.workers;
+        let proxy = listen(sockets.proxy, settings("proxy", workers), move || proxy_state.handlers())?;
+        let public = listen(sockets.public, settings("public", 1), move || {
             let state = public_state.clone();
-            Application::new().configure(|cfg| public::configure(cfg, state))
-        });
-        let public = bounded(public, 1).listen(sockets.public)?.run();
-        let admin = HttpServer::new(move || {
+            Handlers { http1: application(|paths| public::configure(paths, state)), http2: None }
+        })?;
+        let admin = listen(sockets.admin, settings("admin", 1), move || {
             let state = admin_state.clone();
-            Application::new().configure(|cfg| admin::configure(cfg, state))
-        });
-        let admin = bounded(admin, 1).listen(sockets.admin)?.run();
+            Handlers { http1: application(|paths| admin::configure(paths, state)), http2: None }
+        })?;
 
         let traffic = [proxy, public].map(spawn);
         let admin = spawn(admin);
@@ -231,26 +221,6 @@ impl RunningApp {
         // In time or not: nothing depends on these answers any more.
         let _ = tokio::time::timeout(FAREWELL, self.admin.stop(true)).await;
     }
-}
-
-/// What all listeners have in common: limits on slow clients, and an end that waits for requests.
-fn bounded<F, I, S, B>(server: HttpServer<F, I, S, B>, workers: usize) -> HttpServer<F, I, S, B>
-where
-    F: Fn() -> I + Send + Clone + 'static,
-    I: IntoServiceFactory<S, Request>,
-    S: ServiceFactory<Request, Config = AppConfig> + 'static,
-    S::Error: Into<actix_web::Error>,
-    S::InitError: fmt::Debug,
-    S::Response: Into<Response<B>>,
-    B: MessageBody + 'static,
-{
-    server
-        .workers(workers)
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_DEADLINE)
-        .tcp_nodelay(true)
-        .disable_signals()
-        .shutdown_timeout(DRAIN_DEADLINE.as_secs())
 }
 
 fn spawn(server: Server) -> ServerHandle {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use actix_web::http::header::{HeaderMap, HeaderName};
+use actix_web::http::header::HeaderName;
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -21,7 +21,9 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Recalled};
+use super::{
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
+};
 
 /// The header that brings a key.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -133,8 +135,8 @@ impl CallerAuth for ApiKeys {
         true
     }
 
-    fn recall(&self, headers: &HeaderMap, _: Timestamp) -> Recalled {
-        let mut values = headers.get_all(X_API_KEY);
+    fn recall(&self, presented: Presented<'_>, _: Timestamp) -> Recalled {
+        let mut values = presented.headers.get_all(X_API_KEY);
         let key = match (values.next(), values.next()) {
             (None, _) => return Recalled::NotPresented,
             (Some(key), None) if key.len() <= MAX_KEY => key.as_bytes(),
@@ -151,7 +153,7 @@ impl CallerAuth for ApiKeys {
 
     fn verify<'a>(
         &'a self,
-        _: &'a HeaderMap,
+        _: Presented<'a>,
         _: Timestamp,
     ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>> {
         // Whatever was presented has been settled by then.
@@ -165,7 +167,7 @@ mod tests {
 
     use std::collections::BTreeSet;
 
-    use actix_web::http::header::HeaderValue;
+    use actix_web::http::header::{HeaderMap, HeaderValue};
     use claviger_actors::protocol::identifiers::CallerId;
 
     use super::super::CallerDirectory;
@@ -192,7 +194,7 @@ mod tests {
 
     async fn who(directory: &CallerDirectory, headers: &HeaderMap) -> Result<String, CallerAuthError> {
         let now = Timestamp::from_secs(1_800_000_000);
-        directory.authenticate(headers, now).await.map(|found| found.caller.id.to_string())
+        directory.authenticate(headers.into(), now).await.map(|found| found.caller.id.to_string())
     }
 
     #[test]

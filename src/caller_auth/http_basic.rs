@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::http::header::AUTHORIZATION;
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordVerifier, Version};
 use aws_lc_rs::hmac;
@@ -26,7 +26,9 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::{AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Recalled};
+use super::{
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
+};
 
 /// What a caller without a valid credential is told.
 pub const CHALLENGE: &str = "Basic realm=\"claviger\", charset=\"UTF-8\"";
@@ -185,7 +187,7 @@ impl HttpBasic {
 
     /// Verifies a header that no verdict is known for. Others who send the same one wait for this.
     async fn decide(&self, header: &[u8], now: Timestamp) -> Result<Verdict, CallerAuthError> {
-        let Some(presented) = Presented::parse(header) else {
+        let Some(presented) = NameAndPassword::parse(header) else {
             return Ok(Verdict { caller: None, until: now.after(REFUSED_FOR) });
         };
         let user = self.users.get(presented.username());
@@ -211,8 +213,8 @@ impl CallerAuth for HttpBasic {
         CHALLENGE
     }
 
-    fn recall(&self, headers: &HeaderMap, now: Timestamp) -> Recalled {
-        let Some(header) = headers.get(AUTHORIZATION).map(|value| value.as_bytes()) else {
+    fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {
+        let Some(header) = presented.headers.get(AUTHORIZATION).map(|value| value.as_bytes()) else {
             return Recalled::NotPresented;
         };
         if scheme(header).is_none() {
@@ -232,11 +234,12 @@ impl CallerAuth for HttpBasic {
 
     fn verify<'a>(
         &'a self,
-        headers: &'a HeaderMap,
+        presented: Presented<'a>,
         now: Timestamp,
     ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>> {
         Box::pin(async move {
-            let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+            let header = presented.headers.get(AUTHORIZATION);
+            let header = header.map(|value| value.as_bytes()).unwrap_or_default();
             let digest = self.digest(header);
             self.verdicts.remove_if(&digest, |verdict| verdict.until <= now);
             let verdict = match self.verdicts.get_value_or_guard_async(&digest).await {
@@ -270,12 +273,12 @@ impl Drop for Waiting<'_> {
 }
 
 /// User name and password as a request brings them, wiped on drop.
-struct Presented {
+struct NameAndPassword {
     decoded: Zeroizing<Vec<u8>>,
     colon: usize,
 }
 
-impl Presented {
+impl NameAndPassword {
     /// RFC 7617 section 2: base64 of the name, a colon and the password.
     fn parse(header: &[u8]) -> Option<Self> {
         const ANY_PADDING: GeneralPurposeConfig =

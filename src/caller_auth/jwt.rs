@@ -24,7 +24,8 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::{
-    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Recalled,
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
+    Recalled,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -223,8 +224,8 @@ impl CallerAuth for CallerJwts {
         CHALLENGE
     }
 
-    fn recall(&self, headers: &HeaderMap, now: Timestamp) -> Recalled {
-        let Some(token) = bearer_token(headers) else { return Recalled::NotPresented };
+    fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {
+        let Some(token) = bearer_token(presented.headers) else { return Recalled::NotPresented };
         if token.len() > MAX_TOKEN {
             return Recalled::Refused;
         }
@@ -236,11 +237,11 @@ impl CallerAuth for CallerJwts {
 
     fn verify<'a>(
         &'a self,
-        headers: &'a HeaderMap,
+        presented: Presented<'a>,
         now: Timestamp,
     ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>> {
         Box::pin(async move {
-            let token = bearer_token(headers).unwrap_or_default();
+            let token = bearer_token(presented.headers).unwrap_or_default();
             let text = std::str::from_utf8(token).map_err(|_| CallerAuthError::Refused)?;
             match self.decide(text, now).await {
                 Ok(verdict) => {

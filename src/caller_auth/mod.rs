@@ -5,6 +5,7 @@
 pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
+pub mod peer_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,6 +23,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
+pub use peer_certificate::PeerCertificate;
 
 /// An internal application that may call the gateway, as configured.
 #[derive(Clone, Debug)]
@@ -65,6 +67,21 @@ pub struct CallerToken {
     pub subject: Option<Subject>,
     /// Its claims that are texts, numbers or booleans of moderate length, as texts.
     pub claims: BTreeMap<String, Secret>,
+}
+
+/// What a request shows of its caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// The client certificate of its connection, verified.
+    pub certificate: Option<&'a PeerCertificate>,
+}
+
+impl<'a> From<&'a HeaderMap> for Presented<'a> {
+    fn from(headers: &'a HeaderMap) -> Self {
+        Self { headers, certificate: None }
+    }
 }
 
 /// Who sent a request.
@@ -127,12 +144,12 @@ pub trait CallerAuth: Send + Sync {
     }
 
     /// Looks at a request's credential without waiting.
-    fn recall(&self, headers: &HeaderMap, now: Timestamp) -> Recalled;
+    fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled;
 
     /// Verifies a credential that [`CallerAuth::recall`] does not know, off the thread.
     fn verify<'a>(
         &'a self,
-        headers: &'a HeaderMap,
+        presented: Presented<'a>,
         now: Timestamp,
     ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>>;
 }
@@ -182,30 +199,31 @@ impl CallerDirectory {
         Self { methods, challenges }
     }
 
-    /// Tells who sent a request with these headers. A credential that was verified lately costs a
+    /// Tells who sent a request that shows this. A credential that was verified lately costs a
     /// digest and a look-up.
     ///
     /// # Errors
     /// [`CallerAuthError`].
     pub async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        presented: Presented<'_>,
         now: Timestamp,
     ) -> Result<AuthenticatedCaller, CallerAuthError> {
+        let headers = presented.headers;
         if headers.get_all(AUTHORIZATION).nth(1).is_some() {
             return Err(CallerAuthError::Ambiguous);
         }
-        let mut presented = None;
+        let mut found = None;
         for method in &self.methods {
-            match method.recall(headers, now) {
+            match method.recall(presented, now) {
                 Recalled::NotPresented => {}
-                _ if presented.is_some() => return Err(CallerAuthError::Ambiguous),
-                recalled => presented = Some((method, recalled)),
+                _ if found.is_some() => return Err(CallerAuthError::Ambiguous),
+                recalled => found = Some((method, recalled)),
             }
         }
-        match presented {
+        match found {
             Some((_, Recalled::Accepted(caller))) => Ok(caller),
-            Some((method, Recalled::Unknown)) => method.verify(headers, now).await,
+            Some((method, Recalled::Unknown)) => method.verify(presented, now).await,
             Some(_) => Err(CallerAuthError::Refused),
             None if headers.contains_key(AUTHORIZATION) || headers.contains_key(X_API_KEY) => {
                 Err(CallerAuthError::Refused)

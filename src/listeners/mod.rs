@@ -9,6 +9,7 @@ pub mod proxy;
 pub mod public;
 pub mod request_id;
 pub mod return_to;
+pub mod server;
 
 #[cfg(test)]
 mod test_support;

@@ -1,6 +1,6 @@
 //! The listener for internal applications.
 //!
-//! One service takes every request; neither routing nor normalisation of the server library touches
+//! One service takes every request; neither routing nor normalisation of a server library touches
 //! it. What is asked is checked in this order, so that a caller without credentials learns nothing but
 //! that its request is malformed:
 //!
@@ -9,6 +9,8 @@
 //! 3. route, whether the caller may use it, with this method, for this subject;
 //! 4. the size of the body;
 //! 5. the token, and only then the upstream.
+//!
+//! Requests come in and answers go out by `http1` and `http2`; what is between is the same for both.
 //!
 //! Reading order: `gateway` (what is needed of the engine), `asked` (1), `call` (2 to 4; `gather` for
 //! what a call brings along), `token` and `consent` (5), `forward` with `possession`, and `answer`.
@@ -20,38 +22,46 @@ mod consent;
 mod forward;
 pub mod gateway;
 mod gather;
+mod http1;
+mod http2;
 mod possession;
 mod request_id;
 mod token;
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use actix_http::{Request, Response};
 use actix_rt::Arbiter;
-use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::http::ConnectionType;
-use actix_web::web::ServiceConfig;
-use actix_web::{Error, HttpRequest, HttpResponse};
+use actix_service::{Service, ServiceFactory, fn_service};
+use actix_web::HttpResponse;
+use arc_swap::ArcSwap;
 use claviger_actors::gateway::GatewayHandle;
 use claviger_actors::protocol::identifiers::Subject;
 use claviger_actors::protocol::template::CallDigest;
 use claviger_actors::proxy::actor::{ProxyActor, Worker};
+use claviger_actors::proxy::body::Incoming;
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::supervision::ActorRef;
 use url::Url;
 
 use super::browser_cookie::BrowserCookie;
+use super::server::{Handlers, Http2Handler};
 use crate::caller_auth::CallerDirectory;
-use asked::Asked;
+use answer::Passing;
+use asked::{Arrival, Asked};
 use gateway::ProxyGateway;
 use request_id::{RequestId, RequestIds};
+
+pub use http1::Http1Body;
 
 /// What the proxy listener's workers share.
 #[derive(Clone, Debug)]
 pub struct ProxyState<G = GatewayHandle> {
     gateway: G,
-    callers: Arc<CallerDirectory>,
+    callers: Arc<ArcSwap<CallerDirectory>>,
     public_url: Url,
     upstream: Arc<UpstreamSettings>,
     digest: CallDigest,
@@ -59,12 +69,12 @@ pub struct ProxyState<G = GatewayHandle> {
 }
 
 impl<G: ProxyGateway> ProxyState<G> {
-    /// A listener over plain HTTP. `public_url` is where browsers reach the public listener;
-    /// `upstream` bounds the connections to upstreams; `digest` tells calls apart in the names of
+    /// A listener for `callers`. `public_url` is where browsers reach the public listener; `upstream`
+    /// bounds the connections to upstreams; `digest` tells calls apart in the names of
     /// their connections.
     pub fn new(
         gateway: G,
-        callers: Arc<CallerDirectory>,
+        callers: Arc<ArcSwap<CallerDirectory>>,
         public_url: Url,
         upstream: Arc<UpstreamSettings>,
         digest: CallDigest,
@@ -72,10 +82,9 @@ impl<G: ProxyGateway> ProxyState<G> {
         Self { gateway, callers, public_url, upstream, digest, workers: Arc::default() }
     }
 
-    /// Sets up one worker's application: call it in the factory given to `HttpServer`, which runs on
-    /// the worker's own thread, within an actix `System`. It starts the worker's `ProxyActor` and ends
-    /// it when the application is dropped.
-    pub fn configure(&self, config: &mut ServiceConfig) {
+    /// What one worker answers with: call it on the worker's own thread, within an actix `System`. It
+    /// starts the worker's `ProxyActor`, which ends when this is dropped.
+    pub fn handlers(&self) -> Handlers<impl Http1Factory + use<G>> {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let (worker, actor) = ProxyActor::start_worker(
             self.gateway.supervisor(),
@@ -95,14 +104,20 @@ impl<G: ProxyGateway> ProxyState<G> {
             shared_subject: Subject::shared(),
             digest: self.digest.clone(),
         });
-        config.default_service(fn_service(move |request: ServiceRequest| serve(desk.clone(), request)));
+        let for_http1 = desk.clone();
+        let http2: Http2Handler =
+            Rc::new(move |request, connection| Box::pin(http2::serve(desk.clone(), request, connection)));
+        Handlers {
+            http1: fn_service(move |request: Request| http1::serve(for_http1.clone(), request)),
+            http2: Some(http2),
+        }
     }
 }
 
 /// What one worker needs to serve.
 struct Desk<G: ProxyGateway> {
     gateway: G,
-    callers: Arc<CallerDirectory>,
+    callers: Arc<ArcSwap<CallerDirectory>>,
     cookie: BrowserCookie,
     public_url: Url,
     worker: Rc<Worker>,
@@ -118,43 +133,57 @@ impl<G: ProxyGateway> Drop for Desk<G> {
     }
 }
 
-async fn serve<G: ProxyGateway>(
-    desk: Rc<Desk<G>>,
-    request: ServiceRequest,
-) -> Result<ServiceResponse, Error> {
-    let (request, payload) = request.into_parts();
-    let id = desk.request_ids.next();
-    let mut response = match answer(&desk, &request, payload, &id).await {
-        Ok(response) | Err(response) => response,
-    };
-    if asked::ends_connection(request.head()) {
-        response.head_mut().set_connection_type(ConnectionType::Close);
-    }
-    Ok(ServiceResponse::new(request, response))
+/// Makes a worker's HTTP/1.1 service.
+pub trait Http1Factory:
+    ServiceFactory<
+        Request,
+        Config = (),
+        Response = Response<Http1Body>,
+        Error = Infallible,
+        InitError = (),
+        Service: Service<Request, Future: 'static> + 'static,
+        Future: 'static,
+    > + 'static
+{
 }
 
-/// The upstream's answer, or the gateway's own as `Err`.
+impl<T> Http1Factory for T where
+    T: ServiceFactory<
+            Request,
+            Config = (),
+            Response = Response<Http1Body>,
+            Error = Infallible,
+            InitError = (),
+            Service: Service<Request, Future: 'static> + 'static,
+            Future: 'static,
+        > + 'static
+{
+}
+
+/// What the upstream says, or what the gateway says itself, as `Err`.
 async fn answer<G: ProxyGateway>(
     desk: &Rc<Desk<G>>,
-    request: &HttpRequest,
-    payload: Payload,
+    arrival: &Arrival<'_>,
+    body: impl FnOnce() -> Incoming,
     id: &RequestId,
-) -> Result<HttpResponse, HttpResponse> {
+) -> Result<Passing, HttpResponse> {
     let now = desk.gateway.now();
-    let asked = Asked::of(request.head()).map_err(|refusal| refusal.problem(id).response())?;
-    let caller = desk
-        .callers
-        .authenticate(asked.headers(), now)
+    let asked = Asked::of(arrival).map_err(|refusal| refusal.problem(id).response())?;
+    let callers = desk.callers.load();
+    let caller = callers
+        .authenticate(asked.presented(), now)
         .await
-        .map_err(|error| asked.unauthenticated(error, desk.callers.challenges(), id))?;
+        .map_err(|error| asked.unauthenticated(error, callers.challenges(), id))?;
     let routes = desk.gateway.routes();
     let call = call::admit(desk, &asked, &caller, &routes, id).map_err(|problem| problem.response())?;
+    drop((callers, routes));
     let connection = match token::at_hand(desk, &call, now) {
         Some(connection) => connection,
-        None => match token::obtain(desk, &call, None).await {
+        // What is seldom needed is boxed, here and below: a call's future is moved, and large ones cost.
+        None => match Box::pin(token::obtain(desk, &call, None)).await {
             Ok(connection) => connection,
-            Err(fault) => return Err(consent::refuse(desk, &asked, &call, fault, id).await),
+            Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
         },
     };
-    forward::forward(desk, &asked, &call, connection, payload, id).await
+    forward::forward(desk, &asked, &call, connection, body, id).await
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer};
+use arc_swap::ArcSwap;
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use claviger::caller_auth::{BasicCredential, Caller, CallerDirectory, ConfiguredCaller};
 use claviger::listeners::proxy::ProxyState;
 use claviger::listeners::proxy::gateway::ProxyGateway;
+use claviger::listeners::server::{ListenerSettings, listen};
 use claviger_actors::clock::{Clock as _, Entropy, SystemClock, SystemEntropy, Timestamp};
 use claviger_actors::connection::{Connection, ConnectionState, OriginSet, Reason};
 use claviger_actors::flow::error::FlowError;
@@ -140,6 +141,7 @@ pub struct Setup {
     pub routes: Vec<Route>,
     pub body_idle: Duration,
     pub connect: Duration,
+    pub h2c: bool,
 }
 
 impl Setup {
@@ -149,6 +151,7 @@ impl Setup {
             routes: vec![route("api", "/api", upstream)],
             body_idle: Duration::from_secs(10),
             connect: Duration::from_secs(2),
+            h2c: true,
         }
     }
 
@@ -189,18 +192,20 @@ impl Setup {
             caller("new", &["api"], false),
         ];
         let nobody: Arc<dyn Transport> = ScriptedTransport::new(|_| Answer::json(500, "{}"));
-        let callers = Arc::new(CallerDirectory::new(callers, &nobody));
+        let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(callers, &nobody)));
         let public = Url::parse("http://gw.test:8081").unwrap();
         let state =
             ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = HttpServer::new(move || App::new().configure(|config| state.configure(config)))
-            .workers(1)
-            .disable_signals()
-            .listen(listener)
-            .unwrap()
-            .run();
+        let settings = ListenerSettings {
+            name: "proxy",
+            workers: 1,
+            tls: None,
+            h2c: self.h2c,
+            drain: Duration::from_secs(1),
+        };
+        let server = listen(listener, settings, move || state.handlers()).unwrap();
         let handle = server.handle();
         actix_web::rt::spawn(server);
         Gateway { address, engine, server: handle }

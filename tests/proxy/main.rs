@@ -11,5 +11,6 @@ mod bodies;
 mod consent;
 mod framing;
 mod heads;
+mod http2;
 mod mixing;
 mod tokens;

@@ -4,7 +4,6 @@
 //! then ours is added, so that no `Connection` option can name it away (RFC 9110 section 7.6.1).
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -64,8 +63,8 @@ pub struct Additions<'a> {
     pub authorization: &'a HeaderValue,
     /// The proof that goes with it, as `DPoP` (RFC 9449), if it needs one.
     pub proof: Option<&'a HeaderValue>,
-    /// The caller's address.
-    pub peer: Option<IpAddr>,
+    /// The caller's address, as `X-Forwarded-For`.
+    pub forwarded_for: Option<&'a HeaderValue>,
     /// The `Host` that the caller named.
     pub host: &'a [u8],
     /// Whether the caller came over TLS.
@@ -123,8 +122,8 @@ fn add(headers: &mut HeaderMap, added: &Additions<'_>, buffer: &mut BytesMut) ->
         headers.insert(DPOP, proof.clone());
     }
     headers.append(header::VIA, VIA);
-    if let Some(peer) = added.peer {
-        headers.insert(FORWARDED_FOR, written(buffer, format_args!("{peer}"))?);
+    if let Some(peer) = added.forwarded_for {
+        headers.insert(FORWARDED_FOR, peer.clone());
     }
     if !added.host.is_empty() {
         headers.insert(FORWARDED_HOST, put(buffer, added.host)?);

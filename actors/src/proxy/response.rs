@@ -93,6 +93,11 @@ impl ResponseBody {
         self.incoming.size_hint().exact()
     }
 
+    /// Whether nothing more will come.
+    pub fn is_at_end(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
     /// The next bytes, `None` at a clean end, an error if the body broke off or stalled.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         loop {

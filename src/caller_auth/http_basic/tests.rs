@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{HeaderMap, HeaderValue};
 use base64::engine::general_purpose::STANDARD;
 use claviger_actors::protocol::identifiers::CallerId;
 
@@ -44,7 +44,7 @@ fn directory() -> CallerDirectory {
 }
 
 async fn who(directory: &CallerDirectory, headers: &HeaderMap) -> Result<String, CallerAuthError> {
-    directory.authenticate(headers, NOW).await.map(|found| found.caller.id.to_string())
+    directory.authenticate(headers.into(), NOW).await.map(|found| found.caller.id.to_string())
 }
 
 #[actix_web::test]
@@ -83,18 +83,18 @@ async fn verdicts_are_kept_for_a_while_and_no_longer() {
     let (configured, request) = (caller("billing", "s3cret"), basic("billing:s3cret"));
     let shared = Arc::new(configured.caller.clone());
     let method = build(&[(shared, configured)], &no_transport()).unwrap();
-    assert!(matches!(method.recall(&request, NOW), Recalled::Unknown));
-    method.verify(&request, NOW).await.unwrap();
+    assert!(matches!(method.recall((&request).into(), NOW), Recalled::Unknown));
+    method.verify((&request).into(), NOW).await.unwrap();
     let later = |seconds| NOW.after(Duration::from_secs(seconds));
-    assert!(matches!(method.recall(&request, later(299)), Recalled::Accepted(_)));
-    assert!(matches!(method.recall(&request, later(300)), Recalled::Unknown));
-    method.verify(&request, later(300)).await.unwrap();
-    assert!(matches!(method.recall(&request, later(599)), Recalled::Accepted(_)));
+    assert!(matches!(method.recall((&request).into(), later(299)), Recalled::Accepted(_)));
+    assert!(matches!(method.recall((&request).into(), later(300)), Recalled::Unknown));
+    method.verify((&request).into(), later(300)).await.unwrap();
+    assert!(matches!(method.recall((&request).into(), later(599)), Recalled::Accepted(_)));
 
     let wrong = basic("billing:wrong");
-    assert_eq!(method.verify(&wrong, NOW).await.unwrap_err(), CallerAuthError::Refused);
-    assert!(matches!(method.recall(&wrong, later(29)), Recalled::Refused));
-    assert!(matches!(method.recall(&wrong, later(30)), Recalled::Unknown));
+    assert_eq!(method.verify((&wrong).into(), NOW).await.unwrap_err(), CallerAuthError::Refused);
+    assert!(matches!(method.recall((&wrong).into(), later(29)), Recalled::Refused));
+    assert!(matches!(method.recall((&wrong).into(), later(30)), Recalled::Unknown));
 }
 
 #[actix_web::test]

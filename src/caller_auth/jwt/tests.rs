@@ -117,7 +117,7 @@ async fn ask(
     token: &str,
     now: u64,
 ) -> Result<AuthenticatedCaller, CallerAuthError> {
-    directory.authenticate(&bearer(token), at(now)).await
+    directory.authenticate((&bearer(token)).into(), at(now)).await
 }
 
 async fn who(directory: &CallerDirectory, token: &str) -> Result<String, CallerAuthError> {

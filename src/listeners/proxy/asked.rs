@@ -4,23 +4,40 @@ use std::net::IpAddr;
 
 use actix_web::HttpResponse;
 use actix_web::dev::RequestHead;
-use actix_web::http::header::{
-    CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
-};
-use actix_web::http::{ConnectionType, Method, StatusCode, Version};
+use actix_web::http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use actix_web::http::{Method, StatusCode};
 use claviger_actors::proxy::headers::RequestLength;
 use claviger_actors::proxy::path::{PathError, check_path, check_query};
 
 use super::request_id::RequestId;
-use crate::caller_auth::CallerAuthError;
+use crate::caller_auth::{CallerAuthError, Presented};
 use crate::listeners::problem::{Problem, ProblemCode};
+use crate::listeners::server::CallerConnection;
 
 const CLAVIGER_SUBJECT: HeaderName = HeaderName::from_static("claviger-subject");
 const CLAVIGER_ASSERTION: HeaderName = HeaderName::from_static("claviger-assertion");
 
+/// A request as it comes in.
+pub(super) struct Arrival<'a> {
+    pub(super) head: &'a RequestHead,
+    /// What it came on.
+    pub(super) connection: &'a CallerConnection,
+    pub(super) framing: Framing,
+}
+
+/// What tells how long a request's body is.
+#[derive(Clone, Copy)]
+pub(super) enum Framing {
+    /// Its headers (HTTP/1.1).
+    Headers,
+    /// The end of its stream (HTTP/2), which may have come with the head.
+    Stream { ended: bool },
+}
+
 /// A request whose form is in order.
 pub(super) struct Asked<'a> {
     head: &'a RequestHead,
+    connection: &'a CallerConnection,
     /// The path, byte for byte.
     pub(super) path: &'a str,
     /// The query, byte for byte.
@@ -39,6 +56,8 @@ pub(super) enum Refusal {
     Host,
     Expect,
     Length,
+    /// A name or value that no header can have.
+    Header,
 }
 
 impl Refusal {
@@ -51,12 +70,14 @@ impl Refusal {
             Self::Expect => Problem::new(Code::BadRequest, "only Expect: 100-continue can be met", id)
                 .status(StatusCode::EXPECTATION_FAILED),
             Self::Length => Problem::new(Code::BadRequest, "Content-Length is not a number", id),
+            Self::Header => Problem::new(Code::BadRequest, "a header cannot be read", id),
         }
     }
 }
 
 impl<'a> Asked<'a> {
-    pub(super) fn of(head: &'a RequestHead) -> Result<Self, Refusal> {
+    pub(super) fn of(arrival: &Arrival<'a>) -> Result<Self, Refusal> {
+        let Arrival { head, connection, framing } = *arrival;
         // Either would hand out what it must not: a tunnel, or the token.
         let method = head.method.as_str();
         if ["CONNECT", "TRACE", "TRACK"].iter().any(|refused| method.eq_ignore_ascii_case(refused)) {
@@ -80,7 +101,7 @@ impl<'a> Asked<'a> {
         if head.headers.get_all(EXPECT).any(|value| !met(value.as_bytes())) {
             return Err(Refusal::Expect);
         }
-        Ok(Self { head, path, query, host, length: length(head)? })
+        Ok(Self { head, connection, path, query, host, length: length(head, framing)? })
     }
 
     pub(super) fn headers(&self) -> &'a HeaderMap {
@@ -91,12 +112,23 @@ impl<'a> Asked<'a> {
         &self.head.method
     }
 
-    pub(super) fn version(&self) -> Version {
-        self.head.version
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.connection.peer.map(|address| address.ip())
     }
 
-    pub(super) fn peer(&self) -> Option<IpAddr> {
-        self.head.peer_addr.map(|address| address.ip())
+    /// The caller's address as a header says it.
+    pub(super) fn forwarded_for(&self) -> Option<&'a http::HeaderValue> {
+        self.connection.forwarded_for()
+    }
+
+    /// Whether the caller came over TLS.
+    pub(super) fn is_https(&self) -> bool {
+        self.connection.https
+    }
+
+    /// What it shows of its caller.
+    pub(super) fn presented(&self) -> Presented<'a> {
+        Presented { headers: &self.head.headers, certificate: self.connection.certificate.as_ref() }
     }
 
     /// All values of `Claviger-Subject`.
@@ -107,12 +139,6 @@ impl<'a> Asked<'a> {
     /// All values of `Claviger-Assertion`.
     pub(super) fn assertions(&self) -> impl Iterator<Item = &'a [u8]> {
         self.head.headers.get_all(CLAVIGER_ASSERTION).map(|value| value.as_bytes())
-    }
-
-    /// Whether the server must not announce chunks in the answer: an HTTP/1.0 caller does not know
-    /// them, and the server library sends none after an `Upgrade`.
-    pub(super) fn takes_no_chunks(&self) -> bool {
-        self.version() < Version::HTTP_11 || reads_to_the_end(self.head)
     }
 
     pub(super) fn unauthenticated(
@@ -131,7 +157,7 @@ fn is_authority(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_~:[]%".contains(&byte))
 }
 
-fn length(head: &RequestHead) -> Result<RequestLength, Refusal> {
+fn length(head: &RequestHead, framing: Framing) -> Result<RequestLength, Refusal> {
     if head.headers.contains_key(TRANSFER_ENCODING) {
         // The server library refuses any coding but `chunked`, and one beside a length.
         return Ok(RequestLength::Chunked);
@@ -141,23 +167,11 @@ fn length(head: &RequestHead) -> Result<RequestLength, Refusal> {
             let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
             length.map(RequestLength::Exact).ok_or(Refusal::Length)
         }
+        None if matches!(framing, Framing::Stream { ended: false }) => Ok(RequestLength::Chunked),
         // Says that there is no body, where one is usual (RFC 9110 section 8.6).
         None if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
             Ok(RequestLength::Exact(0))
         }
         None => Ok(RequestLength::Absent),
     }
-}
-
-/// Whether the server library reads everything that follows as this request's body.
-fn reads_to_the_end(head: &RequestHead) -> bool {
-    let websocket = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket");
-    head.headers.get_all(UPGRADE).any(websocket) && !head.headers.contains_key(TRANSFER_ENCODING)
-        || head.method == Method::CONNECT
-}
-
-/// Whether nothing more can be read from the caller's connection after this request: it asked for
-/// another protocol, which it does not get.
-pub(super) fn ends_connection(head: &RequestHead) -> bool {
-    head.connection_type() == ConnectionType::Upgrade || reads_to_the_end(head)
 }

@@ -5,22 +5,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::HttpResponse;
-use actix_web::dev::Payload;
 use bytes::BytesMut;
 use claviger_actors::connection::Connection;
-use claviger_actors::proxy::body::{BodyFault, BodyLimits, BodySource, RequestBody};
+use claviger_actors::proxy::body::{BodyLimits, BodySource, Incoming, RequestBody};
 use claviger_actors::proxy::connect::host_header;
 use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::headers::{Additions, HeaderError, RequestLength, request_headers};
 use claviger_actors::proxy::path::{PathError, append_target};
 use claviger_actors::proxy::response::UpstreamResponse;
-use claviger_actors::proxy::route::UpstreamOrigin;
+use claviger_actors::proxy::route::{Route, UpstreamOrigin};
 use claviger_actors::proxy::upstream::Exchange;
-use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
-use super::answer::answer;
+use super::answer::Passing;
 use super::asked::{Asked, Refusal};
 use super::call::Call;
 use super::gateway::ProxyGateway;
@@ -36,13 +34,13 @@ pub(super) async fn forward<G: ProxyGateway>(
     asked: &Asked<'_>,
     call: &Call,
     connection: Arc<Connection>,
-    payload: Payload,
+    body: impl FnOnce() -> Incoming,
     id: &RequestId,
-) -> Result<HttpResponse, HttpResponse> {
+) -> Result<Passing, HttpResponse> {
     let in_flight = desk.worker.begin();
     let errand = Errand {
         method: Method::from_bytes(asked.method().as_str().as_bytes()).unwrap_or_default(),
-        body: body(desk, asked, call, payload),
+        body: body_source(desk, asked, call, body),
         desk,
         asked,
         call,
@@ -55,11 +53,11 @@ pub(super) async fn forward<G: ProxyGateway>(
         && is_verdict
         && let Some(rejected) = connection.fingerprint()
     {
-        match token::obtain(desk, call, Some(rejected)).await {
+        match Box::pin(token::obtain(desk, call, Some(rejected))).await {
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
                 drop(response);
                 let place = errand.place(&renewed).map_err(|response| *response)?;
-                let sent = errand.send(&renewed, &place).await;
+                let sent = Box::pin(errand.send(&renewed, &place)).await;
                 let (again, is_verdict) = sent.map_err(|error| errand.failed(&error))?;
                 response = again;
                 match response.parts.status {
@@ -70,7 +68,7 @@ pub(super) async fn forward<G: ProxyGateway>(
             }
             // The upstream is right: only the person can mend it, so say how.
             Err(fault) if fault.is_dead_grant() => {
-                return Err(consent::refuse(desk, asked, call, fault, id).await);
+                return Err(Box::pin(consent::refuse(desk, asked, call, fault, id)).await);
             }
             // Whatever was obtained is for the next call; this one hears what the upstream said.
             Ok(_) | Err(_) => {}
@@ -78,9 +76,12 @@ pub(super) async fn forward<G: ProxyGateway>(
     } else if is_verdict {
         connection.was_taken();
     }
-    answer(desk, asked, response, in_flight).map_err(|_| {
-        let origin = place.origin.serialized.clone();
-        errand.failed(&UpstreamError::Malformed { origin, what: "it has a header that cannot be passed on" })
+    Ok(Passing {
+        upstream: response,
+        route: call.route.clone(),
+        to_head: errand.method == Method::HEAD,
+        worker: desk.worker.clone(),
+        in_flight,
     })
 }
 
@@ -133,7 +134,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
             return Ok((response, false));
         }
         drop(response);
-        let response = self.attempt(connection, place).await?;
+        let response = Box::pin(self.attempt(connection, place)).await?;
         let is_verdict = !possession::wants_nonce(connection, origin, &response);
         Ok((response, is_verdict))
     }
@@ -178,10 +179,9 @@ impl<G: ProxyGateway> Errand<'_, G> {
             token_header: connection.token_header(),
             authorization,
             proof: proof.as_ref(),
-            peer: self.asked.peer(),
+            forwarded_for: self.asked.forwarded_for(),
             host: self.asked.host.as_bytes(),
-            // The listener itself speaks plain HTTP.
-            https: false,
+            https: self.asked.is_https(),
             request_id: self.id.as_str(),
             length: self.asked.length,
         };
@@ -200,11 +200,29 @@ impl<G: ProxyGateway> Errand<'_, G> {
             UpstreamError::RequestHead(fault) => *fault != HeaderError::Unproven,
             other => matches!(other, UpstreamError::RequestBody(_)),
         };
-        if !callers_fault {
-            self.desk.worker.note_failure(error);
+        if callers_fault {
+            return self.desk.not_forwarded(&self.call.route, error, self.id);
         }
-        tracing::info!(request_id = self.id.as_str(), route = %self.call.route.id, %error, "call not forwarded");
-        Problem::from_upstream_error(&self.call.route.id, error, self.id).response()
+        self.desk.upstream_failed(&self.call.route, error, self.id)
+    }
+}
+
+impl<G: ProxyGateway> Desk<G> {
+    /// Answers a call whose upstream's answer cannot be passed on.
+    pub(super) fn unpassable(&self, route: &Route, id: &RequestId) -> HttpResponse {
+        let origin = route.origin.serialized.clone();
+        let error = UpstreamError::Malformed { origin, what: "it has a header that cannot be passed on" };
+        self.upstream_failed(route, &error, id)
+    }
+
+    fn upstream_failed(&self, route: &Route, error: &UpstreamError, id: &RequestId) -> HttpResponse {
+        self.worker.note_failure(error);
+        self.not_forwarded(route, error, id)
+    }
+
+    fn not_forwarded(&self, route: &Route, error: &UpstreamError, id: &RequestId) -> HttpResponse {
+        tracing::info!(request_id = id.as_str(), route = %route.id, %error, "call not forwarded");
+        Problem::from_upstream_error(&route.id, error, id).response()
     }
 }
 
@@ -216,7 +234,12 @@ fn target(asked: &Asked<'_>, call: &Call, prefix: &str) -> Result<PathAndQuery, 
     PathAndQuery::from_maybe_shared(target.freeze()).map_err(|_| PathError::NotEncoded)
 }
 
-fn body<G: ProxyGateway>(desk: &Desk<G>, asked: &Asked<'_>, call: &Call, payload: Payload) -> BodySource {
+fn body_source<G: ProxyGateway>(
+    desk: &Desk<G>,
+    asked: &Asked<'_>,
+    call: &Call,
+    incoming: impl FnOnce() -> Incoming,
+) -> BodySource {
     let length = match asked.length {
         RequestLength::Absent | RequestLength::Exact(0) => return BodySource::empty(),
         RequestLength::Exact(length) => Some(length),
@@ -224,6 +247,5 @@ fn body<G: ProxyGateway>(desk: &Desk<G>, asked: &Asked<'_>, call: &Call, payload
     };
     let limits =
         BodyLimits { length, max: call.route.max_body, idle: desk.worker.settings().body_idle_timeout };
-    let incoming = payload.map(|chunk| chunk.map_err(|_| BodyFault::BrokenOff));
-    BodySource::streaming(Box::pin(incoming), limits)
+    BodySource::streaming(incoming(), limits)
 }

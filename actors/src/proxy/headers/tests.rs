@@ -2,6 +2,8 @@
 
 use super::*;
 
+static PEER: HeaderValue = HeaderValue::from_static("192.0.2.7");
+
 fn forward_as(incoming: &[(&str, &str)], length: RequestLength) -> Result<Vec<String>, HeaderError> {
     let mut token = HeaderValue::from_static("Bearer token");
     token.set_sensitive(true);
@@ -10,7 +12,7 @@ fn forward_as(incoming: &[(&str, &str)], length: RequestLength) -> Result<Vec<St
         token_header: &header::AUTHORIZATION,
         authorization: &token,
         proof: None,
-        peer: Some("192.0.2.7".parse().unwrap()),
+        forwarded_for: Some(&PEER),
         host: b"gw.internal:8080",
         https: false,
         request_id: "id-1",
@@ -145,7 +147,7 @@ fn the_token_stays_marked_as_sensitive() {
         token_header: &header::AUTHORIZATION,
         authorization: &token,
         proof: None,
-        peer: None,
+        forwarded_for: None,
         host: b"",
         https: true,
         request_id: "i",
@@ -206,7 +208,7 @@ fn a_token_in_a_header_of_its_own_replaces_every_spelling_of_it() {
         upstream_host: "h",
         token_header: &name,
         authorization: &token,
-        peer: None,
+        forwarded_for: None,
         host: b"",
         https: true,
         request_id: "i",
