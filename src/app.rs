@@ -23,13 +23,11 @@ use crate::client_tls::{self, TlsSetupError};
 use crate::config::{GatewayConfig, Listeners};
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
+use crate::listeners::proxy::load::Load;
 use crate::listeners::public::{self, PublicState};
 use crate::listeners::server::{Handlers, ListenerSettings, application, listen};
 use crate::provider_client::ProviderClient;
 use crate::signals::StopSignals;
-
-/// Connections kept in memory; the others are read from the store when they are needed.
-const CACHED_CONNECTIONS: usize = 100_000;
 
 /// Time that requests under way have to end once we are told to.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -141,14 +139,17 @@ impl RunningApp {
             transport: transport.clone(),
             clock: Arc::new(SystemClock),
             entropy,
-            cached_connections: CACHED_CONNECTIONS,
+            cached_connections: config.limits.cached_connections,
         })
         .await?;
 
         let public_url = config.server.public_url;
         let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(config.callers, &transport)));
-        let upstream = Arc::new(UpstreamSettings::new(tls));
-        let proxy_state = ProxyState::new(gateway.clone(), callers, public_url.clone(), upstream, digest);
+        let mut upstream = UpstreamSettings::new(tls);
+        upstream.max_idle_per_origin = config.limits.idle_connections;
+        let proxy_state =
+            ProxyState::new(gateway.clone(), callers, public_url.clone(), Arc::new(upstream), digest)
+                .with_load(Load::new(&config.limits));
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
         let admin_state = AdminState {
             gateway: gateway.clone(),

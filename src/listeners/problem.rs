@@ -11,6 +11,7 @@ use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::body::BodyFault;
 use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::headers::HeaderError;
+use claviger_actors::proxy::rate_limit::OverRate;
 use claviger_actors::store::StoreError;
 use claviger_actors::supervision::AskError;
 use serde::Serialize;
@@ -39,6 +40,8 @@ pub struct Problem {
     #[serde(skip)]
     retry_after: Option<u64>,
     #[serde(skip)]
+    rate_limit: Option<[(&'static str, String); 2]>,
+    #[serde(skip)]
     challenges: Vec<&'static str>,
 }
 
@@ -55,6 +58,7 @@ impl Problem {
             request_id: request_id.into(),
             authorization_url: None,
             retry_after: None,
+            rate_limit: None,
             challenges: Vec::new(),
         }
     }
@@ -147,9 +151,31 @@ impl Problem {
             }
             UpstreamError::TokenEnded => Self::new(Code::TokenUnavailable, detail, request_id).retry_after(1),
             UpstreamError::Unresolved(_) => Self::new(Code::TokenUnavailable, detail, request_id),
+            UpstreamError::HeldBack { retry_after, .. } => {
+                Self::new(Code::RateLimited, detail, request_id).retry_after(whole_seconds(*retry_after))
+            }
+            UpstreamError::CircuitOpen { retry_after, .. } => {
+                Self::new(Code::UpstreamUnreachable, detail, request_id)
+                    .retry_after(whole_seconds(*retry_after))
+            }
             timeout if timeout.is_timeout() => Self::new(Code::UpstreamTimeout, detail, request_id),
             _ => Self::new(Code::UpstreamUnreachable, detail, request_id),
         }
+    }
+
+    /// A caller or a route (`of`) called `name` has had more calls than it may. The headers are those of
+    /// draft-ietf-httpapi-ratelimit-headers-10: what is allowed, and when there is more of it.
+    pub fn over_rate(of: &'static str, name: &str, over: OverRate, request_id: impl Into<String>) -> Self {
+        let OverRate { rate, retry_after } = over;
+        let (wait, window) = (whole_seconds(retry_after).max(1), rate.per.as_secs());
+        let detail =
+            format!("{of} {name} may have {} calls in {window}s; try again in {wait}s", rate.requests);
+        let mut problem = Self::new(ProblemCode::RateLimited, detail, request_id).retry_after(wait);
+        problem.rate_limit = Some([
+            ("ratelimit-policy", format!("\"{of}\";q={};w={window}", rate.requests)),
+            ("ratelimit", format!("\"{of}\";r=0;t={wait}")),
+        ]);
+        problem
     }
 
     /// Why a caller is not let in, with the challenges of the methods it might use.
@@ -220,6 +246,9 @@ impl Problem {
         builder.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
         if let Some(seconds) = self.retry_after {
             builder.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        for header in self.rate_limit.iter().flatten() {
+            builder.insert_header((header.0, header.1.as_str()));
         }
         for challenge in &self.challenges {
             builder.append_header((WWW_AUTHENTICATE, *challenge));

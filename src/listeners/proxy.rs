@@ -4,10 +4,11 @@
 //! it. What is asked is checked in this order, so that a caller without credentials learns nothing but
 //! that its request is malformed:
 //!
+//! 0. whether there is room for one more call (`load`);
 //! 1. method (`CONNECT` and `TRACE` are not served), path policy, `Host`, `Expect`;
 //! 2. who calls;
 //! 3. route, whether the caller may use it, with this method, for this subject;
-//! 4. the size of the body;
+//! 4. the size of the body, and how many calls its caller and its route may make;
 //! 5. the token, and only then the upstream.
 //!
 //! Requests come in and answers go out by `http1` and `http2`; what is between is the same for both.
@@ -24,6 +25,7 @@ pub mod gateway;
 mod gather;
 mod http1;
 mod http2;
+pub mod load;
 mod possession;
 mod request_id;
 mod token;
@@ -53,6 +55,7 @@ use crate::caller_auth::CallerDirectory;
 use answer::Passing;
 use asked::{Arrival, Asked};
 use gateway::ProxyGateway;
+use load::Load;
 use request_id::{RequestId, RequestIds};
 
 pub use http1::Http1Body;
@@ -65,6 +68,7 @@ pub struct ProxyState<G = GatewayHandle> {
     public_url: Url,
     upstream: Arc<UpstreamSettings>,
     digest: CallDigest,
+    load: Load,
     workers: Arc<AtomicUsize>,
 }
 
@@ -79,7 +83,14 @@ impl<G: ProxyGateway> ProxyState<G> {
         upstream: Arc<UpstreamSettings>,
         digest: CallDigest,
     ) -> Self {
-        Self { gateway, callers, public_url, upstream, digest, workers: Arc::default() }
+        let load = Load::default();
+        Self { gateway, callers, public_url, upstream, digest, load, workers: Arc::default() }
+    }
+
+    /// With these limits in the place of the usual ones.
+    #[must_use]
+    pub fn with_load(self, load: Load) -> Self {
+        Self { load, ..self }
     }
 
     /// What one worker answers with: call it on the worker's own thread, within an actix `System`. It
@@ -103,6 +114,7 @@ impl<G: ProxyGateway> ProxyState<G> {
             request_ids: RequestIds::new(&*self.gateway.entropy()),
             shared_subject: Subject::shared(),
             digest: self.digest.clone(),
+            load: self.load.clone(),
         });
         let for_http1 = desk.clone();
         let http2: Http2Handler =
@@ -125,6 +137,7 @@ struct Desk<G: ProxyGateway> {
     request_ids: RequestIds,
     shared_subject: Subject,
     digest: CallDigest,
+    load: Load,
 }
 
 impl<G: ProxyGateway> Drop for Desk<G> {
@@ -167,6 +180,7 @@ async fn answer<G: ProxyGateway>(
     body: impl FnOnce() -> Incoming,
     id: &RequestId,
 ) -> Result<Passing, HttpResponse> {
+    let occupied = desk.load.enter(arrival.head, id).map_err(|problem| problem.response())?;
     let now = desk.gateway.now();
     let asked = Asked::of(arrival).map_err(|refusal| refusal.problem(id).response())?;
     let callers = desk.callers.load();
@@ -176,6 +190,7 @@ async fn answer<G: ProxyGateway>(
         .map_err(|error| asked.unauthenticated(error, callers.challenges(), id))?;
     let routes = desk.gateway.routes();
     let call = call::admit(desk, &asked, &caller, &routes, id).map_err(|problem| problem.response())?;
+    let on_route = load::admit(&caller.caller, &call.route, id).map_err(|problem| problem.response())?;
     drop((callers, routes));
     let connection = match token::at_hand(desk, &call, now) {
         Some(connection) => connection,
@@ -185,5 +200,5 @@ async fn answer<G: ProxyGateway>(
             Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
         },
     };
-    forward::forward(desk, &asked, &call, connection, body, id).await
+    forward::forward(desk, &asked, &call, connection, body, (occupied, on_route), id).await
 }

@@ -78,6 +78,10 @@ impl TokenSource for Engine {
         let consent = TokenError::AuthorizationRequired { id, reason: Reason::NeverConnected };
         Box::pin(async move { answer.unwrap_or(Err(consent)) })
     }
+
+    fn routes(&self) -> Arc<RoutingTable> {
+        self.routes.clone()
+    }
 }
 
 impl ProxyGateway for Engine {

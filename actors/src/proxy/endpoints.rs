@@ -284,6 +284,11 @@ impl Passage {
         &self.endpoint().path
     }
 
+    /// Whether the route has other upstreams.
+    pub fn has_others(&self) -> bool {
+        self.endpoints.list.len() > 1
+    }
+
     /// All that the call has tried, this one with them.
     pub fn tried(&self) -> Tried {
         self.tried

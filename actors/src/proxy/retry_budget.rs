@@ -2,7 +2,7 @@
 //! made worse by twice the load.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ pub struct RetryBudget {
     policy: RetryPolicy,
     clock: Arc<dyn Clock>,
     requests: AtomicU64,
+    /// Whether nothing was left when that was last worked out.
+    is_spent: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
@@ -56,7 +58,7 @@ impl RetryBudget {
     /// An unspent budget.
     pub fn new(policy: RetryPolicy, clock: Arc<dyn Clock>) -> Self {
         let ledger = Mutex::new(Ledger { since: clock.uptime(), ..Ledger::default() });
-        Self { policy, clock, requests: AtomicU64::new(0), ledger }
+        Self { policy, clock, requests: AtomicU64::new(0), is_spent: AtomicBool::new(false), ledger }
     }
 
     /// Times that one request may be sent again.
@@ -76,17 +78,21 @@ impl RetryBudget {
         if left {
             ledger.retries += 1;
         }
+        self.is_spent.store(!left, Ordering::Relaxed);
         left
     }
 
-    /// Whether a retry is left, without taking it.
+    /// Whether the last retry that was wanted could be had: a hint that costs one relaxed load.
     pub fn has_left(&self) -> bool {
-        self.left(&mut self.ledger.lock())
+        !self.is_spent.load(Ordering::Relaxed)
     }
 
     /// Takes one retry that was made already.
     pub fn spend(&self) {
-        self.ledger.lock().retries += 1;
+        let mut ledger = self.ledger.lock();
+        let left = self.left(&mut ledger);
+        ledger.retries += 1;
+        self.is_spent.store(!left, Ordering::Relaxed);
     }
 
     fn left(&self, ledger: &mut Ledger) -> bool {
@@ -165,8 +171,8 @@ mod tests {
     fn a_share_of_the_requests_and_a_reserve() {
         let (budget, _) = budget(20, 1);
         assert_eq!(all(&budget), 10, "a second's one, over ten seconds");
+        assert!(!budget.has_left());
         (0..1000).for_each(|_| budget.request());
-        assert!(budget.has_left());
         assert_eq!(all(&budget), 200);
         assert!(!budget.has_left());
     }

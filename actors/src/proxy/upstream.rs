@@ -89,6 +89,8 @@ pub struct Exchange<'a> {
     pub idempotent: bool,
     /// Time to the head of the answer, counted from the last progress of the request's body.
     pub timeout: Duration,
+    /// Time to open a connection, if not as the pool's settings say.
+    pub connect_timeout: Option<Duration>,
     /// Makes the request; called again for each attempt.
     pub make: &'a dyn Fn(RequestBody) -> Result<Request<RequestBody>, HeaderError>,
 }
@@ -130,7 +132,7 @@ impl UpstreamPool {
                 (Attempt::Lost(error) | Attempt::Failed(error), _) => return Err(error),
             }
         }
-        let sender = self.open(exchange.origin, exchange.tls).await?;
+        let sender = self.open(exchange.origin, exchange.tls, exchange.connect_timeout).await?;
         match self.attempt(sender, request, exchange).await {
             (Attempt::Answered(response), sender) => self.answered(response, sender, exchange),
             (Attempt::NotSent(_), _) => Err(UpstreamError::closed(exchange.origin)),
@@ -142,8 +144,9 @@ impl UpstreamPool {
         &self,
         origin: &UpstreamOrigin,
         tls: Option<&UpstreamTls>,
+        within: Option<Duration>,
     ) -> Result<SendRequest<RequestBody>, UpstreamError> {
-        let after = self.settings.connect_timeout;
+        let after = within.unwrap_or(self.settings.connect_timeout);
         let tls = tls.map_or(&self.settings.tls, |tls| &tls.config);
         match timeout(after, connect(origin, tls)).await {
             Ok(Ok(sender)) => {

@@ -114,6 +114,7 @@ async fn get_as(
         body: &body,
         idempotent: true,
         timeout: Duration::from_secs(5),
+        connect_timeout: None,
         make: &|body| Ok(Request::new(body)),
     };
     let mut response = pool.send(&exchange).await?;
