@@ -10,8 +10,10 @@ use arc_swap::ArcSwap;
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use claviger::caller_auth::{BasicCredential, Caller, CallerDirectory, ConfiguredCaller};
+use claviger::config::Limits;
 use claviger::listeners::proxy::ProxyState;
 use claviger::listeners::proxy::gateway::ProxyGateway;
+use claviger::listeners::proxy::load::Load;
 use claviger::listeners::server::{ListenerSettings, listen};
 use claviger_actors::clock::{Clock as _, Entropy, SystemClock, SystemEntropy, Timestamp};
 use claviger_actors::connection::{Connection, ConnectionState, OriginSet, Reason};
@@ -25,6 +27,7 @@ use claviger_actors::protocol::token::{AccessToken, Expiry, TokenFingerprint, To
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::TokenSource;
 use claviger_actors::proxy::connect::tls_client_config_with_roots;
+use claviger_actors::proxy::rate_limit::RateLimit;
 use claviger_actors::proxy::resilience::Resilience;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin};
 use claviger_actors::proxy::upstream::UpstreamSettings;
@@ -61,6 +64,13 @@ pub struct Engine {
     connections: Connections,
     supervisor: SupervisorHandle,
     pub script: Arc<Mutex<Script>>,
+}
+
+impl Engine {
+    /// Publishes a connection in the place of an earlier one.
+    pub fn publish(&self, connection: Arc<Connection>) {
+        self.connections.publish(connection);
+    }
 }
 
 impl TokenSource for Engine {
@@ -146,6 +156,9 @@ pub struct Setup {
     pub body_idle: Duration,
     pub connect: Duration,
     pub h2c: bool,
+    pub limits: Limits,
+    /// Of caller `billing`.
+    pub rate: Option<Arc<RateLimit>>,
 }
 
 impl Setup {
@@ -156,6 +169,8 @@ impl Setup {
             body_idle: Duration::from_secs(10),
             connect: Duration::from_secs(2),
             h2c: true,
+            limits: Limits::default(),
+            rate: None,
         }
     }
 
@@ -195,11 +210,18 @@ impl Setup {
             caller("idle", &[], false),
             caller("new", &["api"], false),
         ];
+        let callers = callers.map(|mut configured| {
+            if configured.caller.id.as_str() == "billing" {
+                configured.caller.rate.clone_from(&self.rate);
+            }
+            configured
+        });
         let nobody: Arc<dyn Transport> = ScriptedTransport::new(|_| Answer::json(500, "{}"));
         let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(callers, &nobody)));
         let public = Url::parse("http://gw.test:8081").unwrap();
         let state =
-            ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]));
+            ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]))
+                .with_load(Load::new(&self.limits));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let settings = ListenerSettings {

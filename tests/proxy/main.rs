@@ -13,4 +13,5 @@ mod framing;
 mod heads;
 mod http2;
 mod mixing;
+mod resilience;
 mod tokens;
