@@ -20,12 +20,14 @@ use tokio::time::Instant;
 
 use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
+use crate::config::listener_tls::ListenerTlsSettings;
 use crate::config::{GatewayConfig, Listeners};
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::proxy::load::Load;
 use crate::listeners::public::{self, PublicState};
-use crate::listeners::server::{Handlers, ListenerSettings, application, listen};
+use crate::listeners::server::{Handlers, ListenerSettings, TlsSource, application, listen};
+use crate::listeners::tls::{ListenerTls, ListenerTlsError, ListenersTls};
 use crate::provider_client::ProviderClient;
 use crate::signals::StopSignals;
 
@@ -62,6 +64,9 @@ pub enum AppError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),
+    /// TLS of a listener cannot be set up.
+    #[error(transparent)]
+    ListenerTls(#[from] ListenerTlsError),
     /// Threads or signals cannot be had.
     #[error("the gateway could not start: {0}")]
     Io(#[from] io::Error),
@@ -78,6 +83,7 @@ pub enum AppError {
 pub struct RunningApp {
     gateway: GatewayHandle,
     addresses: Listeners,
+    listeners_tls: ListenersTls,
     /// Where calls and browsers come in: stopped first.
     traffic: [ServerHandle; 2],
     /// Answers until the end, so that whoever asks can see that we drain.
@@ -123,8 +129,9 @@ impl RunningApp {
             proxy: sockets.proxy.local_addr()?,
             public: sockets.public.local_addr()?,
             admin: sockets.admin.local_addr()?,
-            admin_token: config.listeners.admin_token.clone(),
+            ..config.listeners.clone()
         };
+        let listeners_tls = ListenersTls::open(&addresses, &config.server.public_url, &SystemClock)?;
         let opener = config.store.opener;
         let store = actix_web::rt::task::spawn_blocking(opener).await.map_err(io::Error::other)??;
         let tls = client_tls::trusting_the_system()?;
@@ -156,17 +163,28 @@ impl RunningApp {
             public_url,
             token: addresses.admin_token.clone(),
             bind: addresses.admin,
+            certificates: addresses
+                .admin_tls
+                .as_ref()
+                .is_some_and(ListenerTlsSettings::takes_client_certificates),
         };
 
-        let settings =
-            |name, workers| ListenerSettings { name, workers, tls: None, h2c: false, drain: DRAIN_DEADLINE };
+        let settings = |name, workers, tls: &Option<Arc<ListenerTls>>| ListenerSettings {
+            name,
+            workers,
+            tls: tls.clone().map(|tls| TlsSource::new(move || tls.current())),
+            h2c: name == "proxy" && addresses.http2.in_clear,
+            drain: DRAIN_DEADLINE,
+        };
         let workers = config.server.workers;
-        let proxy = listen(sockets.proxy, settings("proxy", workers), move || proxy_state.handlers())?;
-        let public = listen(sockets.public, settings("public", 1), move || {
+        let proxy = listen(sockets.proxy, settings("proxy", workers, &listeners_tls.proxy), move || {
+            proxy_state.handlers()
+        })?;
+        let public = listen(sockets.public, settings("public", 1, &listeners_tls.public), move || {
             let state = public_state.clone();
             Handlers { http1: application(|paths| public::configure(paths, state)), http2: None }
         })?;
-        let admin = listen(sockets.admin, settings("admin", 1), move || {
+        let admin = listen(sockets.admin, settings("admin", 1, &listeners_tls.admin), move || {
             let state = admin_state.clone();
             Handlers { http1: application(|paths| admin::configure(paths, state)), http2: None }
         })?;
@@ -179,7 +197,7 @@ impl RunningApp {
             admin = %addresses.admin,
             "claviger is listening"
         );
-        Ok(Self { gateway, addresses, traffic, admin })
+        Ok(Self { gateway, addresses, listeners_tls, traffic, admin })
     }
 
     /// The engine.
@@ -190,6 +208,11 @@ impl RunningApp {
     /// Where the listeners are bound.
     pub fn addresses(&self) -> &Listeners {
         &self.addresses
+    }
+
+    /// TLS of the listeners, whose files can be read again.
+    pub fn listeners_tls(&self) -> &ListenersTls {
+        &self.listeners_tls
     }
 
     /// Serves until a signal, then ends cleanly, or at once upon a second signal.

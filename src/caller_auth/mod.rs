@@ -5,6 +5,7 @@
 pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
+pub mod mtls;
 pub mod peer_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
-pub use peer_certificate::PeerCertificate;
+pub use peer_certificate::{PeerCertificate, SubjectAltName};
 
 /// An internal application that may call the gateway, as configured.
 #[derive(Clone, Debug)]
@@ -49,12 +50,14 @@ pub struct ConfiguredCaller {
     pub api_key: Option<ApiKeyHash>,
     /// Which JWTs are its own.
     pub jwt: Option<JwtCredential>,
+    /// Names of its client certificates; one of them is enough.
+    pub mtls: Vec<SubjectAltName>,
 }
 
 impl ConfiguredCaller {
     /// A caller that has no credential yet.
     pub fn new(caller: Caller) -> Self {
-        Self { caller, basic: None, api_key: None, jwt: None }
+        Self { caller, basic: None, api_key: None, jwt: None, mtls: Vec::new() }
     }
 }
 
@@ -129,6 +132,8 @@ pub enum Recalled {
     Accepted(AuthenticatedCaller),
     /// It was verified before and is wrong, or is malformed.
     Refused,
+    /// It is that of several callers.
+    Ambiguous,
     /// It has to be verified.
     Unknown,
 }
@@ -140,6 +145,12 @@ pub trait CallerAuth: Send + Sync {
 
     /// Whether its challenge is only of use where no other can be made: its scheme is none of HTTP's.
     fn is_last_resort(&self) -> bool {
+        false
+    }
+
+    /// Whether its credential is that of the connection: then it may stand beside one that a request
+    /// brings, if both are of one caller.
+    fn is_of_connection(&self) -> bool {
         false
     }
 
@@ -173,6 +184,7 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
     CallerAuthMethod { name: "basic", build: http_basic::build },
     CallerAuthMethod { name: "jwt", build: jwt::build },
     CallerAuthMethod { name: "api_key_hash", build: api_key::build },
+    CallerAuthMethod { name: "mtls", build: mtls::build },
 ];
 
 /// All callers, and how each is told.
@@ -200,7 +212,8 @@ impl CallerDirectory {
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a
-    /// digest and a look-up.
+    /// digest and a look-up. One that the connection shows is enough, and no harm where it is nobody's
+    /// and the request brings another.
     ///
     /// # Errors
     /// [`CallerAuthError`].
@@ -213,22 +226,36 @@ impl CallerDirectory {
         if headers.get_all(AUTHORIZATION).nth(1).is_some() {
             return Err(CallerAuthError::Ambiguous);
         }
-        let mut found = None;
+        let (mut found, mut shown) = (None, None);
         for method in &self.methods {
             match method.recall(presented, now) {
                 Recalled::NotPresented => {}
+                Recalled::Ambiguous => return Err(CallerAuthError::Ambiguous),
+                recalled if method.is_of_connection() => shown = Some(recalled),
                 _ if found.is_some() => return Err(CallerAuthError::Ambiguous),
                 recalled => found = Some((method, recalled)),
             }
         }
-        match found {
-            Some((_, Recalled::Accepted(caller))) => Ok(caller),
-            Some((method, Recalled::Unknown)) => method.verify(presented, now).await,
-            Some(_) => Err(CallerAuthError::Refused),
+        let caller = match found {
+            Some((_, Recalled::Accepted(caller))) => caller,
+            Some((method, Recalled::Unknown)) => method.verify(presented, now).await?,
+            Some(_) => return Err(CallerAuthError::Refused),
             None if headers.contains_key(AUTHORIZATION) || headers.contains_key(X_API_KEY) => {
-                Err(CallerAuthError::Refused)
+                return Err(CallerAuthError::Refused);
             }
-            None => Err(CallerAuthError::Absent),
+            None => {
+                return match shown {
+                    Some(Recalled::Accepted(caller)) => Ok(caller),
+                    Some(_) => Err(CallerAuthError::Refused),
+                    None => Err(CallerAuthError::Absent),
+                };
+            }
+        };
+        match shown {
+            Some(Recalled::Accepted(other)) if other.caller.id != caller.caller.id => {
+                Err(CallerAuthError::Ambiguous)
+            }
+            _ => Ok(caller),
         }
     }
 

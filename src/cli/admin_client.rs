@@ -1,6 +1,7 @@
-//! One request to the admin API of a running gateway.
+//! Requests to the admin API of a running gateway.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use awc::error::PayloadError;
@@ -8,7 +9,11 @@ use awc::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use awc::http::{Method, StatusCode};
 use bytes::Bytes;
 use claviger_actors::protocol::secret::{Secret, wiped_bytes};
+use rustls::ClientConfig;
 use url::Url;
+
+use super::admin_tls;
+use crate::config::AdminEndpoint;
 
 /// Largest answer read, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
@@ -30,7 +35,7 @@ pub(super) struct AdminAnswer {
 }
 
 /// Where an admin listener is reached: one on every address is also on loopback.
-pub(super) fn reachable(bound: SocketAddr) -> SocketAddr {
+fn reachable(bound: SocketAddr) -> SocketAddr {
     let ip = match bound.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -39,19 +44,41 @@ pub(super) fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bound.port())
 }
 
-/// Sends `request` and waits for the whole answer. An error says what to look at.
-pub(super) fn send(request: AdminRequest, token: Option<&Secret>) -> Result<AdminAnswer, String> {
-    let address = request.url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
-    let credential = token.map(bearer).transpose()?;
-    actix_rt::System::new()
-        .block_on(async {
-            tokio::time::timeout(DEADLINE, exchange(request, credential))
-                .await
-                .unwrap_or_else(|_| Err(format!("it did not answer within {DEADLINE:?}")))
-        })
-        .map_err(|cause| {
-            format!("the gateway's admin listener at {address} cannot be asked: {cause}; is the gateway running with this configuration?")
-        })
+/// The way to the admin listener of a gateway.
+pub(super) struct AdminClient {
+    address: SocketAddr,
+    token: Option<Secret>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl AdminClient {
+    /// To the listener that a configuration describes.
+    pub(super) fn new(endpoint: AdminEndpoint) -> Result<Self, String> {
+        let address = reachable(endpoint.bind);
+        let tls = endpoint.certificate.map(|expected| admin_tls::client_config(expected, address));
+        Ok(Self { address, token: endpoint.token, tls: tls.transpose()? })
+    }
+
+    /// The URL of this path.
+    pub(super) fn url(&self, path: &str) -> Result<Url, String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Url::parse(&format!("{scheme}://{}{path}", self.address)).map_err(|error| error.to_string())
+    }
+
+    /// Sends `request` and waits for the whole answer. An error says what to look at.
+    pub(super) fn send(&self, request: AdminRequest) -> Result<AdminAnswer, String> {
+        let credential = self.token.as_ref().map(bearer).transpose()?;
+        actix_rt::System::new()
+            .block_on(async {
+                tokio::time::timeout(DEADLINE, exchange(request, credential, self.tls.clone()))
+                    .await
+                    .unwrap_or_else(|_| Err(format!("it did not answer within {DEADLINE:?}")))
+            })
+            .map_err(|cause| {
+                let address = self.address;
+                format!("the gateway's admin listener at {address} cannot be asked: {cause}; is the gateway running with this configuration?")
+            })
+    }
 }
 
 fn bearer(token: &Secret) -> Result<HeaderValue, String> {
@@ -62,8 +89,16 @@ fn bearer(token: &Secret) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-async fn exchange(request: AdminRequest, credential: Option<HeaderValue>) -> Result<AdminAnswer, String> {
-    let client = awc::Client::builder().disable_timeout().disable_redirects().finish();
+async fn exchange(
+    request: AdminRequest,
+    credential: Option<HeaderValue>,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<AdminAnswer, String> {
+    let client = awc::Client::builder().disable_timeout().disable_redirects();
+    let client = match tls {
+        Some(tls) => client.connector(awc::Connector::new().rustls_0_23(tls)).finish(),
+        None => client.finish(),
+    };
     let mut sent = client
         .request(request.method, request.url.as_str())
         .force_close()

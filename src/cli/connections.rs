@@ -1,7 +1,6 @@
 //! `claviger connections`: a client of the admin API.
 
 use std::io::{BufRead, Read as _};
-use std::net::SocketAddr;
 use std::path::Path;
 
 use awc::http::Method;
@@ -11,7 +10,7 @@ use claviger_actors::protocol::secret::wiped_bytes;
 use url::Url;
 
 use super::Printed;
-use super::admin_client::{self, AdminAnswer, AdminRequest};
+use super::admin_client::{AdminAnswer, AdminClient, AdminRequest};
 use super::revoke_all;
 use crate::config;
 use crate::config::environment::Environment;
@@ -106,20 +105,20 @@ pub(super) fn execute(
     environment: &dyn Environment,
     input: &mut dyn BufRead,
 ) -> Result<Printed, String> {
-    let listeners = config::load_listeners(path, environment).map_err(|errors| errors.to_string())?;
-    let (base, token) = (admin_client::reachable(listeners.admin), listeners.admin_token.as_ref());
+    let endpoint = config::load_admin_endpoint(path, environment).map_err(|errors| errors.to_string())?;
+    let client = AdminClient::new(endpoint)?;
     if let ConnectionsCommand::RevokeAll { profile, yes } = command {
-        return revoke_all::execute(&profile, yes, base, token);
+        return revoke_all::execute(&profile, yes, &client);
     }
-    result(&admin_client::send(request(command, base, input)?, token)?)
+    let url = client.url("/api/connections")?;
+    result(&client.send(request(command, url, input)?)?)
 }
 
 fn request(
     command: ConnectionsCommand,
-    base: SocketAddr,
+    mut url: Url,
     input: &mut dyn BufRead,
 ) -> Result<AdminRequest, String> {
-    let mut url = Url::parse(&format!("http://{base}/api/connections")).map_err(|error| error.to_string())?;
     let (method, target, last, body) = match command {
         ConnectionsCommand::RevokeAll { .. } => return Err("it takes several requests".to_owned()),
         ConnectionsCommand::List { profile, subject, limit, cursor } => {

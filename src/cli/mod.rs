@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed or a bad configuration, 2 wrong usage.
 
 mod admin_client;
+mod admin_tls;
 mod connections;
 mod providers;
 mod revoke_all;

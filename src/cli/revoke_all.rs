@@ -1,16 +1,12 @@
 //! `claviger connections revoke-all`: asks again and again, until nothing is left.
 
-use std::net::SocketAddr;
-
 use awc::http::Method;
 use bytes::Bytes;
-use claviger_actors::protocol::secret::Secret;
 use serde::Deserialize;
 use serde_json::json;
-use url::Url;
 
 use super::Printed;
-use super::admin_client::{self, AdminRequest};
+use super::admin_client::{AdminClient, AdminRequest};
 use super::connections::checked;
 
 #[derive(Debug, Default, Deserialize)]
@@ -29,24 +25,19 @@ impl Counts {
 }
 
 /// Has the gateway revoke every connection of `profile`.
-pub(super) fn execute(
-    profile: &str,
-    yes: bool,
-    base: SocketAddr,
-    token: Option<&Secret>,
-) -> Result<Printed, String> {
+pub(super) fn execute(profile: &str, yes: bool, client: &AdminClient) -> Result<Printed, String> {
     if !yes {
         return Err(format!(
             "this revokes every connection of profile `{profile}`, and its people must consent again; \
              add --yes if that is what you want"
         ));
     }
-    let mut url = Url::parse(&format!("http://{base}/api/connections")).map_err(|error| error.to_string())?;
+    let mut url = client.url("/api/connections")?;
     url.query_pairs_mut().append_pair("profile", profile);
     let mut sum = Counts::default();
     loop {
         let request = AdminRequest { method: Method::DELETE, url: url.clone(), body: Bytes::new() };
-        let counts: Counts = serde_json::from_value(checked(&admin_client::send(request, token)?)?)
+        let counts: Counts = serde_json::from_value(checked(&client.send(request)?)?)
             .map_err(|_| "the answer is not the admin API's".to_owned())?;
         sum.revoked = sum.revoked.saturating_add(counts.revoked);
         sum.not_told = sum.not_told.saturating_add(counts.not_told);

@@ -8,18 +8,20 @@ use claviger_actors::protocol::identifiers::{CallerId, RouteId};
 use claviger_actors::protocol::jwk::JwkSetView;
 
 use super::error::{Faults, Place, suggestion};
-use super::file::{BasicFile, CallerFile, JwtFile, RouteFile};
+use super::file::{BasicFile, CallerFile, JwtFile, MtlsFile, RouteFile};
 use super::reader::Located;
 use super::secret_source::Secrets;
 use super::{resilience, urls};
 use crate::caller_auth::{
-    ApiKeyHash, BasicCredential, Caller, ConfiguredCaller, JwtCredential, KeySource, check_password_hash,
+    ApiKeyHash, BasicCredential, Caller, ConfiguredCaller, JwtCredential, KeySource, SubjectAltName,
+    check_password_hash,
 };
 
-/// Checks every caller.
+/// Checks every caller. Where `certificates` says so, the proxy listener takes client certificates.
 pub(super) fn callers(
     files: &BTreeMap<String, CallerFile>,
     routes: &BTreeMap<String, RouteFile>,
+    certificates: bool,
     whole: &Place,
     secrets: &Secrets<'_>,
     faults: &mut Faults,
@@ -27,12 +29,14 @@ pub(super) fn callers(
     let mut usernames: BTreeMap<String, &str> = BTreeMap::new();
     let mut keys: BTreeMap<ApiKeyHash, &str> = BTreeMap::new();
     let mut tokens: Vec<(JwtCredential, &str)> = Vec::new();
+    let mut names: BTreeMap<SubjectAltName, &str> = BTreeMap::new();
     let mut checked = Vec::new();
     for (name, file) in files {
         let caller = caller(name, file, routes, whole, faults);
-        if file.basic.is_none() && file.api_key_hash.is_none() && file.jwt.is_none() {
+        let none = file.basic.is_none() && file.api_key_hash.is_none();
+        if none && file.jwt.is_none() && file.mtls.is_none() {
             let problem = "is missing, and the caller has no other credential; add \
-                           `basic = { username, password_hash }`, `api_key_hash` or `jwt`";
+                           `basic = { username, password_hash }`, `api_key_hash`, `jwt` or `mtls`";
             faults.unless_noted(&file.at.join("basic"), problem);
         }
         let basic = file.basic.as_ref().and_then(|file| basic(file, secrets, faults));
@@ -54,7 +58,14 @@ pub(super) fn callers(
             tell_apart(jwt, &tokens, &file.at, faults);
             tokens.push((jwt.clone(), name));
         }
-        checked.extend(caller.map(|caller| ConfiguredCaller { caller, basic, api_key, jwt }));
+        let mtls = file.mtls.as_ref().map(|file| mtls(file, certificates, faults)).unwrap_or_default();
+        for san in &mtls {
+            let other = names.insert(san.clone(), name).filter(|other| other != name);
+            if let (Some(other), Some(file)) = (other, &file.mtls) {
+                faults.push(&file.at.join("san"), format!("{san} is also that of callers.{other}"));
+            }
+        }
+        checked.extend(caller.map(|caller| ConfiguredCaller { caller, basic, api_key, jwt, mtls }));
     }
     checked
 }
@@ -151,6 +162,26 @@ fn jwt(file: &JwtFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<Jwt
         subject_claim,
         claims: claims.collect(),
     })
+}
+
+fn mtls(file: &MtlsFile, certificates: bool, faults: &mut Faults) -> Vec<SubjectAltName> {
+    if !certificates {
+        let problem = "needs a proxy listener that takes client certificates; add \
+                       `tls = { cert, key, client_ca }` to listeners.proxy";
+        faults.push(&file.at, problem);
+    }
+    let Some(given) = &file.san else {
+        faults.missing(&file.at.join("san"), "it is the name in the caller's certificates");
+        return Vec::new();
+    };
+    if given.value.0.is_empty() {
+        faults.push(&given.at, "must not be empty: it is the name in the caller's certificates");
+    }
+    let read = |text: &String| {
+        let parsed = SubjectAltName::parse(text).map_err(|error| format!("{text:?} {error}"));
+        faults.note(&given.at, parsed)
+    };
+    given.value.0.iter().filter_map(read).collect()
 }
 
 fn key_file(path: &Located<String>, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<KeySource> {

@@ -17,20 +17,20 @@ macro_rules! table {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* $(..$rest:ident)? }) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub(super) struct $name {
+        pub(in crate::config) struct $name {
             /// Where the table is.
             #[allow(dead_code, reason = "tables that may be empty never need to say where they are")]
-            pub(super) at: Place,
-            $($(#[$field_doc])* pub(super) $field: Option<$type>,)*
+            pub(in crate::config) at: Place,
+            $($(#[$field_doc])* pub(in crate::config) $field: Option<$type>,)*
             $(
                 /// Keys that only an extension understands.
-                pub(super) $rest: BTreeMap<String, Located<RawSetting>>,
+                pub(in crate::config) $rest: BTreeMap<String, Located<RawSetting>>,
             )?
         }
 
         impl $name {
             /// The keys of the table, without those of extensions.
-            pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
+            pub(in crate::config) const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
         }
 
         impl Read for $name {
@@ -49,6 +49,10 @@ macro_rules! table {
     };
     (@finish $table:ident, $faults:ident, $rest:ident) => {};
 }
+
+mod listeners;
+
+pub(in crate::config) use listeners::*;
 
 table! {
     /// The whole file.
@@ -83,36 +87,6 @@ table! {
         catalogue: Located<String>,
         /// How long a signing key of the gateway's own signs.
         signing_key_lifetime: Located<Duration>,
-    }
-}
-
-table! {
-    /// `[listeners]`
-    ListenersFile {
-        /// Internal applications.
-        proxy: ListenerFile,
-        /// Browsers.
-        public: ListenerFile,
-        /// Operators.
-        admin: AdminListenerFile,
-    }
-}
-
-table! {
-    /// `[listeners.proxy]` and `[listeners.public]`
-    ListenerFile {
-        /// IP address and port.
-        bind: Located<String>,
-    }
-}
-
-table! {
-    /// `[listeners.admin]`
-    AdminListenerFile {
-        /// IP address and port.
-        bind: Located<String>,
-        /// Bearer token; required unless bound to loopback.
-        token: Located<SecretSource>,
     }
 }
 
@@ -408,6 +382,8 @@ table! {
         api_key_hash: Located<SecretSource>,
         /// JWTs that it sends as bearer tokens.
         jwt: JwtFile,
+        /// Client certificates that it shows (RFC 8446 section 4.4.2).
+        mtls: MtlsFile,
         /// Routes it may call; absent means none.
         routes: Located<Vec<String>>,
         /// Whether it may send `Claviger-Subject`, and choose by headers or query what routes take
@@ -443,6 +419,14 @@ table! {
         subject_claim: Located<String>,
         /// Further claims that tell its tokens from others of this issuer and audience.
         claims: BTreeMap<String, Located<Parameter>>,
+    }
+}
+
+table! {
+    /// `mtls` of a caller.
+    MtlsFile {
+        /// A subject alternative name of its certificates, or several.
+        san: Located<OneOrMore>,
     }
 }
 
@@ -483,6 +467,8 @@ table! {
         rate: RateFile,
         /// Calls at once.
         max_in_flight: Located<u64>,
+        /// Which HTTP is spoken there: `auto`, `http1` or `http2`.
+        protocol: Located<String>,
         /// Whom to trust there, and what to show.
         tls: RouteTlsFile,
     }

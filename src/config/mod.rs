@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod entry;
 pub mod environment;
 pub mod error;
+pub mod listener_tls;
 pub mod pasted;
 
 mod authorization;
@@ -56,6 +57,7 @@ use crate::caller_auth::ConfiguredCaller;
 use environment::Environment;
 use error::{ConfigError, ConfigErrors, Dated, Faults};
 use file::{GatewayFile, ListenersFile};
+use listener_tls::{AdminCertificate, Http2Settings, ListenerTlsFile, ListenerTlsSettings};
 use reader::{Node, Read, Table};
 use secret_source::Secrets;
 use source::Source;
@@ -109,8 +111,17 @@ pub struct Listeners {
     pub public: SocketAddr,
     /// Operators.
     pub admin: SocketAddr,
-    /// Bearer token of the admin listener; always there unless it is bound to loopback.
+    /// Bearer token of the admin listener; always there unless it is bound to loopback or demands client
+    /// certificates.
     pub admin_token: Option<Secret>,
+    /// How the proxy listener speaks TLS, if it does.
+    pub proxy_tls: Option<ListenerTlsSettings>,
+    /// How the public listener speaks TLS, if it does.
+    pub public_tls: Option<ListenerTlsSettings>,
+    /// How the admin listener speaks TLS, if it does.
+    pub admin_tls: Option<ListenerTlsSettings>,
+    /// HTTP/2 on the proxy listener.
+    pub http2: Http2Settings,
 }
 
 /// Largest head of a request that the server library reads, in bytes.
@@ -168,15 +179,37 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<GatewayConfig,
     faults.or(config)
 }
 
-/// Loads and checks only the listeners, for a client of the admin API: it needs no other secret.
-pub fn load_listeners(path: &Path, environment: &dyn Environment) -> Result<Listeners, ConfigErrors> {
+/// How a client of the admin API reaches it.
+#[derive(Debug)]
+pub struct AdminEndpoint {
+    /// What the listener is bound to.
+    pub bind: SocketAddr,
+    /// Its bearer token, if it has one.
+    pub token: Option<Secret>,
+    /// The certificate that it shows, if it speaks TLS.
+    pub certificate: Option<AdminCertificate>,
+}
+
+/// Loads and checks only what a client of the admin API needs: no other secret, and no key.
+///
+/// # Errors
+/// Every fault found.
+pub fn load_admin_endpoint(
+    path: &Path,
+    environment: &dyn Environment,
+) -> Result<AdminEndpoint, ConfigErrors> {
     let source = Source::load(path, environment)?;
     let mut faults = Faults::default();
     let table = Table::open(&Node::root(&source), GatewayFile::KEYS, &mut faults);
     let file: Option<ListenersFile> = table.and_then(|table| table.take("listeners", &mut faults));
     let secrets = Secrets { environment, directory: directory(path) };
-    let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, &mut faults);
-    faults.or(listeners)
+    let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, None, &mut faults);
+    let admin = file.as_ref().and_then(|file| file.admin.as_ref());
+    let certificate = listener_tls::shown(admin.and_then(|file| file.tls.as_ref()), &secrets, &mut faults);
+    let endpoint = listeners.and_then(|listeners| {
+        Some(AdminEndpoint { bind: listeners.admin, token: listeners.admin_token, certificate: certificate? })
+    });
+    faults.or(endpoint)
 }
 
 /// What the paths of secret files are relative to.
@@ -193,11 +226,11 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let route_files = file.routes.as_ref().unwrap_or(&no_routes);
 
     let server = server::server(file.server.as_ref(), &file.at, faults);
-    let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, faults);
+    let tls = tls::Tls::new(secrets);
+    let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, Some(&tls), faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
     let limits = limits::limits(file.limits.as_ref(), faults);
-    let tls = tls::Tls::new(secrets);
     for (name, provider) in provider_files {
         providers::provider(name, provider, faults);
         outbound::of_provider(provider, secrets, &tls, faults);
@@ -222,9 +255,12 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         tls: &tls,
     }
     .check(profile_files, faults);
-    let callers = callers::callers(caller_files, route_files, &file.at, secrets, faults);
+    let proxy_tls = file.listeners.as_ref().and_then(|file| file.proxy.as_ref()?.tls.as_ref());
+    let certificates = proxy_tls.is_some_and(ListenerTlsFile::takes_client_certificates);
+    let callers = callers::callers(caller_files, route_files, certificates, &file.at, secrets, faults);
     let routing = routes::with_needs(routing, &profiles, &callers);
     let mut warnings = warnings::warnings(file, secrets.environment);
+    warnings.extend(listener_tls::disagreement(file, server.as_ref(), listeners.as_ref()));
     warnings.extend(warnings::key_names(profile_files, &profiles));
     validity::of_signing_keys(profile_files, &profiles, SystemClock.now(), faults);
     let Dated { invalid, ending } = std::mem::take(faults.dated());

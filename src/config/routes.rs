@@ -10,7 +10,9 @@ use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::template::{CallContext, CallNeeds, SubjectTemplate};
 use claviger_actors::proxy::endpoints::MAX_UPSTREAMS;
 use claviger_actors::proxy::path;
-use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin, UpstreamTls};
+use claviger_actors::proxy::route::{
+    Route, RoutingTable, SubjectSource, UpstreamOrigin, UpstreamProtocol, UpstreamTls,
+};
 use claviger_actors::proxy::templated::{HostPattern, UpstreamTemplate};
 use http::Method;
 use url::Url;
@@ -114,11 +116,13 @@ fn route(
     };
     let Upstreams { first, all } = upstreams?;
     let resilience = resilience(file, all, first.template.is_none(), faults);
+    let protocol = protocol(file.protocol.as_ref(), faults);
     Some(Route {
         id: id?,
         path: path?,
         origin: first.origin,
         tls: None,
+        protocol: protocol?,
         upstream_path: first.path,
         template: first.template.map(Arc::new),
         profile: profile?,
@@ -294,6 +298,17 @@ fn subject(text: Option<&Located<String>>, faults: &mut Faults) -> Option<Subjec
         faults.push(&text.at, problem);
     }
     row.map(|(_, source)| source.clone())
+}
+
+fn protocol(text: Option<&Located<String>>, faults: &mut Faults) -> Option<UpstreamProtocol> {
+    let Some(text) = text else { return Some(UpstreamProtocol::default()) };
+    let named = UpstreamProtocol::ALL.into_iter().find(|protocol| protocol.as_str() == text.value);
+    if named.is_none() {
+        let hint = suggestion(&text.value, UpstreamProtocol::ALL.into_iter().map(UpstreamProtocol::as_str));
+        let problem = format!("`{}` is none of \"auto\", \"http1\" and \"http2\"{hint}", text.value);
+        faults.push(&text.at, problem);
+    }
+    named
 }
 
 fn methods(list: &Located<Vec<String>>, faults: &mut Faults) -> Option<Vec<Method>> {

@@ -1,4 +1,4 @@
-//! Checks `[server]` and `[listeners]`.
+//! Checks `[server]` and `[listeners]`; `listener_tls` has how these speak TLS.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,10 +8,12 @@ use url::Url;
 
 use super::error::{Faults, Place};
 use super::file::{ListenersFile, ServerFile};
+use super::listener_tls::ListenerTlsFile;
 use super::reader::Located;
 use super::secret_source::Secrets;
-use super::urls;
+use super::tls::Tls;
 use super::{Listeners, ServerConfig};
+use super::{listener_tls, urls};
 
 /// More would only cost memory.
 const MAX_WORKERS: u64 = 256;
@@ -60,16 +62,19 @@ pub(super) fn redirect_uri(public_url: &Url) -> Option<Url> {
     Url::parse(&format!("{}/callback", public_url.as_str().trim_end_matches('/'))).ok()
 }
 
-/// Checks `[listeners]`.
+/// Checks `[listeners]`; without `tls`, no certificate is looked at.
 pub(super) fn listeners(
     file: Option<&ListenersFile>,
     whole: &Place,
     secrets: &Secrets<'_>,
+    tls: Option<&Tls<'_>>,
     faults: &mut Faults,
 ) -> Option<Listeners> {
+    let proxy_file = file.and_then(|file| file.proxy.as_ref());
+    let public_file = file.and_then(|file| file.public.as_ref());
     let admin_file = file.and_then(|file| file.admin.as_ref());
-    let proxy = file.and_then(|file| file.proxy.as_ref()?.bind.as_ref());
-    let public = file.and_then(|file| file.public.as_ref()?.bind.as_ref());
+    let proxy = proxy_file.and_then(|file| file.bind.as_ref());
+    let public = public_file.and_then(|file| file.bind.as_ref());
     let admin = admin_file.and_then(|file| file.bind.as_ref());
 
     let named = [("proxy", proxy, 8080), ("public", public, 8081), ("admin", admin, 8082)];
@@ -85,11 +90,26 @@ pub(super) fn listeners(
     }
     let address = |wanted: &str| bound.iter().find(|(name, _)| *name == wanted).map(|(_, address)| *address);
 
+    let mut speaks = |file: Option<_>| match tls {
+        Some(tls) => listener_tls::settings(file, secrets, tls, faults),
+        None => Some(None),
+    };
+    let proxy_tls = speaks(proxy_file.and_then(|file| file.tls.as_ref()));
+    let public_tls = speaks(public_file.and_then(|file| file.tls.as_ref()));
+    let admin_tls = speaks(admin_file.and_then(|file| file.tls.as_ref()));
+    let http2 = listener_tls::http2(proxy_file, faults);
+
     let token = admin_file.and_then(|file| file.token.as_ref());
     let admin_token = token.map(|source| admin_token(source, secrets, faults));
-    if token.is_none() && address("admin").is_some_and(|address| !address.ip().is_loopback()) {
+    let certificates =
+        admin_file.and_then(|file| file.tls.as_ref()).is_some_and(ListenerTlsFile::takes_client_certificates);
+    let reachable = address("admin").is_some_and(|address| !address.ip().is_loopback());
+    if token.is_none() && !certificates && reachable {
         let place = whole.join("listeners").join("admin").join("token");
-        faults.missing(&place, "it is required unless the listener is bound to loopback");
+        faults.missing(
+            &place,
+            "it is required unless the listener is bound to loopback, or `tls` has a `client_ca`",
+        );
     }
     Some(Listeners {
         proxy: address("proxy")?,
@@ -99,6 +119,10 @@ pub(super) fn listeners(
             None => None,
             Some(token) => Some(token?),
         },
+        proxy_tls: proxy_tls?,
+        public_tls: public_tls?,
+        admin_tls: admin_tls?,
+        http2: http2?,
     })
 }
 

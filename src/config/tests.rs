@@ -6,6 +6,7 @@ mod callers;
 mod catalogue;
 mod faults;
 mod keys;
+mod listener_tls;
 mod pages;
 mod providers;
 mod reach;
@@ -140,7 +141,9 @@ fn the_tour_shows_every_key() {
     let tour = std::fs::read_to_string(TOUR).unwrap();
     let tables = [
         file::ServerFile::KEYS,
+        file::ProxyListenerFile::KEYS,
         file::AdminListenerFile::KEYS,
+        file::ListenerCertificateFile::KEYS,
         file::StoreFile::KEYS,
         file::EncryptionFile::KEYS,
         file::ProviderFile::KEYS,
@@ -152,6 +155,7 @@ fn the_tour_shows_every_key() {
         file::CallerFile::KEYS,
         file::BasicFile::KEYS,
         file::JwtFile::KEYS,
+        file::MtlsFile::KEYS,
         file::RouteFile::KEYS,
         file::ProviderTlsFile::KEYS,
         file::ClientTlsFile::KEYS,
@@ -331,16 +335,17 @@ fn an_upstream_in_clear_is_for_loopback_only() {
 }
 
 #[test]
-fn the_admin_client_needs_the_listeners_only() {
+fn a_client_of_the_admin_api_needs_the_listeners_only() {
     let text =
         "[listeners.admin]\nbind = \"127.0.0.1:7\"\ntoken = { env = \"T\" }\n[profiles.x]\nbroken = 1\n";
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gateway.toml");
     std::fs::write(&path, text).unwrap();
-    let listeners = load_listeners(&path, &variables(&[("T", "HUSH")])).unwrap();
-    assert_eq!(listeners.admin.port(), 7);
-    assert_eq!(listeners.admin_token.unwrap().expose(), "HUSH");
-    assert!(load_listeners(&path, &Variables::new()).is_err());
+    let endpoint = load_admin_endpoint(&path, &variables(&[("T", "HUSH")])).unwrap();
+    assert_eq!(endpoint.bind.port(), 7);
+    assert_eq!(endpoint.token.unwrap().expose(), "HUSH");
+    assert!(endpoint.certificate.is_none());
+    assert!(load_admin_endpoint(&path, &Variables::new()).is_err());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Checks the `tls` tables of providers, profiles and routes: certificate authorities, client
-//! certificates and their keys, from PEM files to what the TLS stack takes.
+//! Checks the `tls` tables of providers, profiles and routes: certificate authorities, certificates and
+//! their keys, from PEM files to what the TLS stack takes. Those of listeners use it, too.
 
 use std::cell::OnceCell;
 use std::path::Path;
@@ -12,7 +12,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use x509_parser::parse_x509_certificate;
-use x509_parser::time::ASN1Time;
 
 use super::error::{Faults, Place};
 use super::file::{ClientTlsFile, ProviderFile, RouteTlsFile};
@@ -20,6 +19,9 @@ use super::reader::{Located, Node, Read};
 use super::secret_source::{SecretSource, Secrets};
 use super::validity;
 use crate::client_tls;
+
+/// Why a table with one of `cert` and `key` needs the other.
+const OF_CLIENT: &str = "a client certificate needs `cert` and `key`";
 
 /// Reads PEM files, and the system's certificate authorities at most once.
 pub(super) struct Tls<'a> {
@@ -30,12 +32,33 @@ pub(super) struct Tls<'a> {
 /// Certificate authorities of a file.
 pub(super) struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
-    roots: Arc<RootCertStore>,
+    /// The same, as the TLS stack takes them.
+    pub(super) roots: Arc<RootCertStore>,
 }
 
 /// The private key of a `tls` table: a string is a path, as for certificates.
 #[derive(Clone, Debug)]
 pub(super) struct KeySource(SecretSource);
+
+impl KeySource {
+    /// Its file, if it is in one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            SecretSource::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The same key, if it is in no file: drawn once and kept, for a variable does not change.
+    pub(super) fn drawn(source: &Located<Self>, secrets: &Secrets<'_>) -> Option<Located<Self>> {
+        if source.value.path().is_some() {
+            return Some(source.clone());
+        }
+        let located = Located { value: source.value.0.clone(), at: source.at.clone() };
+        let secret = secrets.resolve(&located, &mut Faults::default())?;
+        Some(Located { value: Self(SecretSource::Value(secret)), at: located.at })
+    }
+}
 
 impl Read for KeySource {
     fn read(node: &Node<'_>, faults: &mut Faults) -> Option<Self> {
@@ -67,7 +90,7 @@ impl<'a> Tls<'a> {
 
     /// The client certificate of a profile.
     pub(super) fn identity_of(&self, file: &ClientTlsFile, faults: &mut Faults) -> Option<ClientIdentity> {
-        self.identity(&file.at, file.cert.as_ref(), file.key.as_ref(), faults)
+        self.identity(&file.at, file.cert.as_ref(), file.key.as_ref(), OF_CLIENT, faults)
     }
 
     /// TLS with a private CA, or a client certificate, or both; `Some(None)` if it is as usual.
@@ -82,13 +105,7 @@ impl<'a> Tls<'a> {
             return Some(None);
         }
         let roots = authorities.map_or_else(|| self.system(), |authorities| authorities.roots.clone());
-        let built = tls_client_config(roots, identity).map_err(|TlsSetupError(error)| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                "`key` does not belong to the certificate in `cert`; name the key that it was made with"
-                    .to_owned()
-            }
-            other => format!("`cert` and `key` cannot be used: {other}"),
-        });
+        let built = tls_client_config(roots, identity).map_err(|TlsSetupError(error)| unfit(&error));
         faults.note(at, built).map(Some)
     }
 
@@ -114,9 +131,10 @@ impl<'a> Tls<'a> {
                 );
                 return None;
             }
-            (Some(own), None) => {
-                (Some(self.identity(&own.at, own.cert.as_ref(), own.key.as_ref(), faults)?), &own.at)
-            }
+            (Some(own), None) => (
+                Some(self.identity(&own.at, own.cert.as_ref(), own.key.as_ref(), OF_CLIENT, faults)?),
+                &own.at,
+            ),
             (None, Some(profile)) => {
                 // Its own faults are noted where the profile is checked.
                 (Some(self.identity_of(profile, &mut Faults::default())?), &profile.at)
@@ -137,7 +155,8 @@ impl<'a> Tls<'a> {
         self.system.get_or_init(|| Arc::new(client_tls::roots_of_the_system())).clone()
     }
 
-    fn authorities(&self, ca: &Located<String>, faults: &mut Faults) -> Option<Authorities> {
+    /// The certificate authorities in the file `ca`.
+    pub(super) fn authorities(&self, ca: &Located<String>, faults: &mut Faults) -> Option<Authorities> {
         let certificates = self.certificates(ca, faults)?;
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
@@ -147,14 +166,15 @@ impl<'a> Tls<'a> {
         Some(Authorities { certificates, roots: Arc::new(roots) })
     }
 
-    fn identity(
+    /// Certificate and key of a `tls` table, neither of which may be missing, for the reason `why`.
+    pub(super) fn identity(
         &self,
         at: &Place,
         cert: Option<&Located<String>>,
         key: Option<&Located<KeySource>>,
+        why: &str,
         faults: &mut Faults,
     ) -> Option<ClientIdentity> {
-        let why = "a client certificate needs `cert` and `key`";
         let chain = match cert {
             Some(cert) => self.certificates(cert, faults).and_then(|chain| {
                 let own = chain.first()?;
@@ -177,7 +197,8 @@ impl<'a> Tls<'a> {
         Some(ClientIdentity { chain: chain?, key: key? })
     }
 
-    fn certificates(
+    /// The certificates in the file at `path`.
+    pub(super) fn certificates(
         &self,
         path: &Located<String>,
         faults: &mut Faults,
@@ -203,10 +224,20 @@ impl<'a> Tls<'a> {
     }
 }
 
+/// Why `cert` and `key` cannot be used together.
+pub(super) fn unfit(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            "`key` does not belong to the certificate in `cert`; name the key that it was made with"
+                .to_owned()
+        }
+        other => format!("`cert` and `key` cannot be used: {other}"),
+    }
+}
+
 /// From when until when the certificate is valid.
 fn validity(certificate: &CertificateDer<'_>, name: &str) -> Result<(Timestamp, Timestamp), String> {
     let (_, parsed) =
         parse_x509_certificate(certificate).map_err(|_| format!("file {name} holds no X.509 certificate"))?;
-    let at = |time: ASN1Time| Timestamp::from_secs(u64::try_from(time.timestamp()).unwrap_or(0));
-    Ok((at(parsed.validity().not_before), at(parsed.validity().not_after)))
+    Ok(client_tls::validity(&parsed))
 }

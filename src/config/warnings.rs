@@ -10,7 +10,9 @@ use claviger_actors::registration::signing_keys::SigningKeys;
 
 use super::environment::Environment;
 use super::error::{ConfigError, KeyPath, Origin, Place};
-use super::file::{CallerFile, GatewayFile, ListenerFile, ProfileFile, RouteFile, ServerFile};
+use super::file::{
+    CallerFile, GatewayFile, ListenerFile, ProfileFile, ProxyListenerFile, RouteFile, ServerFile,
+};
 use super::source::{PREFIX, SEPARATOR};
 
 /// Every slip in `file` and `environment`, which are without faults.
@@ -122,7 +124,7 @@ fn paths(file: &GatewayFile) -> Vec<Vec<&str>> {
         keys.iter().map(move |key| [outer, &[*key][..]].concat())
     };
     fixed(&["server"], ServerFile::KEYS)
-        .chain(fixed(&["listeners", "proxy"], ListenerFile::KEYS))
+        .chain(fixed(&["listeners", "proxy"], ProxyListenerFile::KEYS))
         .chain(fixed(&["listeners", "public"], ListenerFile::KEYS))
         .chain(fixed(&["listeners", "admin"], ListenerFile::KEYS))
         .chain(fixed(&["store"], &["backend", "path"]))

@@ -10,6 +10,7 @@ pub mod public;
 pub mod request_id;
 pub mod return_to;
 pub mod server;
+pub mod tls;
 
 #[cfg(test)]
 mod test_support;

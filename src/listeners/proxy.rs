@@ -14,7 +14,8 @@
 //! Requests come in and answers go out by `http1` and `http2`; what is between is the same for both.
 //!
 //! Reading order: `gateway` (what is needed of the engine), `asked` (1), `call` (2 to 4; `gather` for
-//! what a call brings along), `token` and `consent` (5), `forward` with `possession`, and `answer`.
+//! what a call brings along), `token` and `consent` (5), `forward` with `possession`, `answer`, and `tunnel` for what is
+//! no HTTP any more.
 
 mod answer;
 mod asked;
@@ -29,6 +30,7 @@ pub mod load;
 mod possession;
 mod request_id;
 mod token;
+mod tunnel;
 
 use std::convert::Infallible;
 use std::rc::Rc;

@@ -35,4 +35,5 @@ mod requests;
 mod restart;
 mod shutdown;
 mod templates;
+mod tls;
 mod upstreams;

@@ -95,6 +95,26 @@ impl Caller {
         timeout(PATIENCE, self.read_answer(method)).await.expect("an answer in time")
     }
 
+    /// A head as it stands, without the empty line.
+    pub async fn head(&mut self) -> String {
+        let mut head = String::new();
+        loop {
+            let line = timeout(PATIENCE, self.line()).await.expect("a head in time").expect("a whole head");
+            if line.is_empty() {
+                return head;
+            }
+            head.push_str(&line);
+            head.push_str("\r\n");
+        }
+    }
+
+    /// The next `length` bytes, whatever they are.
+    pub async fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        timeout(PATIENCE, self.take(length, &mut bytes)).await.expect("bytes in time");
+        bytes
+    }
+
     /// Whether the gateway closed the connection.
     pub async fn is_closed(&mut self) -> bool {
         let mut byte = [0u8; 1];

@@ -29,7 +29,7 @@ use claviger_actors::proxy::actor::TokenSource;
 use claviger_actors::proxy::connect::tls_client_config_with_roots;
 use claviger_actors::proxy::rate_limit::RateLimit;
 use claviger_actors::proxy::resilience::Resilience;
-use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin};
+use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin, UpstreamProtocol};
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::registration::policy::RefreshPolicy;
 use claviger_actors::snapshot::Connections;
@@ -250,6 +250,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
             serialized: Arc::from(format!("http://{upstream}")),
         }),
         tls: None,
+        protocol: UpstreamProtocol::Auto,
         upstream_path: "/v1".to_owned(),
         template: None,
         profile: ProfileId::new("p").unwrap(),

@@ -15,3 +15,4 @@ mod http2;
 mod mixing;
 mod resilience;
 mod tokens;
+mod websocket;

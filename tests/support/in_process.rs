@@ -4,6 +4,7 @@
 use std::thread::JoinHandle;
 
 use claviger::app::RunningApp;
+use claviger::listeners::tls::ListenersTls;
 use claviger_actors::gateway::GatewayHandle;
 use tokio::sync::oneshot;
 
@@ -12,6 +13,7 @@ use super::gateway_config::GatewayConfig;
 /// A running gateway.
 pub struct InProcess {
     engine: GatewayHandle,
+    tls: ListenersTls,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -27,13 +29,13 @@ impl InProcess {
         let thread = std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
                 let app = RunningApp::start(checked).await.unwrap_or_else(|error| panic!("{error}"));
-                let _ = started.send(app.gateway().clone());
+                let _ = started.send((app.gateway().clone(), app.listeners_tls().clone()));
                 let _ = stopping.await;
                 app.stop().await;
             });
         });
-        let engine = starting.await.expect("it starts");
-        Self { engine, stop, thread }
+        let (engine, tls) = starting.await.expect("it starts");
+        Self { engine, tls, stop, thread }
     }
 
     /// The engine within.
@@ -41,9 +43,14 @@ impl InProcess {
         &self.engine
     }
 
+    /// TLS of its listeners.
+    pub fn tls(&self) -> &ListenersTls {
+        &self.tls
+    }
+
     /// Ends it cleanly; its store is closed then.
     pub async fn stop(self) {
-        let Self { engine, stop, thread } = self;
+        let Self { engine, stop, thread, .. } = self;
         drop(engine);
         stop.send(()).expect("it runs");
         tokio::task::spawn_blocking(|| thread.join()).await.expect("joined").expect("it did not panic");

@@ -15,6 +15,7 @@ pub mod scene;
 pub mod scripted_as;
 pub mod strict_assertions;
 pub mod tls_upstream;
+pub mod tools;
 pub mod upstream;
 
 use std::future::Future;

@@ -1,20 +1,26 @@
 //! Request bodies on their way upstream.
 //!
-//! A body is streamed as it comes. It is also kept while it is small, so that the request can be
-//! sent again after the upstream's 401 or on a new connection.
+//! A body is streamed as it comes, and its trailers after it. It is also kept while it is small, so
+//! that the request can be sent again after the upstream's 401 or on a new connection.
 
 use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use http::HeaderMap;
+use http::header::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::headers::request_trailers;
 
 /// Bodies up to this many bytes are kept for sending again.
 pub const LARGEST_KEPT: u64 = 64 * 1024;
@@ -46,13 +52,14 @@ pub enum BodyFault {
     GivenUp,
 }
 
-/// The caller's bytes as they come.
-pub type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, BodyFault>>>>;
+/// The caller's bytes as they come, and at last its trailers, if there are any (RFC 9110 section 6.5).
+/// What follows them is not read.
+pub type Incoming = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, BodyFault>>>>;
 
 /// What bounds a body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// Its length, if the caller said it.
+    /// Its length, if the caller said it: such a body has no trailers.
     pub length: Option<u64>,
     /// The route's limit, in bytes.
     pub max: Option<u64>,
@@ -70,10 +77,13 @@ struct Source {
     limits: BodyLimits,
     received: u64,
     kept: Option<Vec<Bytes>>,
+    trailers: Option<HeaderMap>,
     ended: Option<Result<(), BodyFault>>,
     attempt: u32,
     last_progress: Instant,
     watch: Option<Watch>,
+    /// Who waits for the next chunk, so that giving up is noticed at once.
+    waiting: Option<Waker>,
 }
 
 /// Measures how long the caller was waited for, and what it brought meanwhile. Time in which the
@@ -101,21 +111,28 @@ impl BodySource {
             limits,
             received: 0,
             kept: small.then(Vec::new),
+            trailers: None,
             ended: None,
             attempt: 0,
             last_progress: Instant::now(),
             watch: None,
+            waiting: None,
         }))))
     }
 
-    /// The body for one more attempt, from its beginning; an earlier attempt gets no more of it.
-    pub fn attempt(&self) -> RequestBody {
-        let attempt = self.0.as_ref().map_or(0, |source| {
-            let mut source = source.borrow_mut();
-            source.attempt = source.attempt.wrapping_add(1);
-            source.attempt
-        });
-        RequestBody { source: self.0.clone(), attempt, sent_chunks: 0, done: false }
+    /// The body for one more attempt, from its beginning; an earlier attempt gets no more of it. No
+    /// trailer is called `token_header`, which carries the token of the attempt.
+    pub fn attempt(&self, token_header: &HeaderName) -> RequestBody {
+        let Some(source) = &self.0 else { return RequestBody(None) };
+        let mut current = source.borrow_mut();
+        current.begin_attempt();
+        RequestBody(Some(Sending {
+            source: source.clone(),
+            attempt: current.attempt,
+            sent_chunks: 0,
+            token_header: token_header.clone(),
+            done: false,
+        }))
     }
 
     /// Which attempt is the current one.
@@ -129,7 +146,7 @@ impl BodySource {
         if let Some(source) = &self.0 {
             let mut source = source.borrow_mut();
             if source.attempt == attempt {
-                source.attempt = attempt.wrapping_add(1);
+                source.begin_attempt();
             }
         }
     }
@@ -158,14 +175,22 @@ impl BodySource {
     }
 }
 
-impl std::fmt::Debug for BodySource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for BodySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BodySource").field("present", &self.0.is_some()).finish()
     }
 }
 
 impl Source {
-    /// The next chunk, counted, limited and kept.
+    /// What drew from the body until now gets no more of it.
+    fn begin_attempt(&mut self) {
+        self.attempt = self.attempt.wrapping_add(1);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    /// The next chunk, counted, limited and kept. Trailers are put aside.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
         if let Some(watch) = &mut self.watch
             && let Some(since) = watch.since.take()
@@ -183,18 +208,30 @@ impl Source {
             Poll::Ready(next) => next,
             Poll::Pending => match self.poll_stalled(cx) {
                 Poll::Ready(fault) => Some(Err(fault)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let waker = cx.waker();
+                    if self.waiting.as_ref().is_none_or(|waiting| !waiting.will_wake(waker)) {
+                        self.waiting = Some(waker.clone());
+                    }
+                    return Poll::Pending;
+                }
             },
         };
-        match next {
-            Some(Ok(chunk)) => self.take(chunk),
-            Some(Err(fault)) => self.fail(fault),
-            None if self.limits.length.is_none() => {
-                self.ended = Some(Ok(()));
-                Poll::Ready(None)
-            }
-            None => self.fail(BodyFault::BrokenOff),
+        let trailers = match next.transpose() {
+            Ok(Some(frame)) => match frame.into_data() {
+                Ok(chunk) => return self.take(chunk),
+                Err(frame) => frame.into_trailers().ok(),
+            },
+            Ok(None) => None,
+            Err(fault) => return self.fail(fault),
+        };
+        if self.limits.length.is_some() {
+            return self.fail(BodyFault::BrokenOff);
         }
+        self.trailers = trailers;
+        self.last_progress = Instant::now();
+        self.ended = Some(Ok(()));
+        Poll::Ready(None)
     }
 
     fn take(&mut self, mut chunk: Bytes) -> Poll<Option<Result<Bytes, BodyFault>>> {
@@ -249,62 +286,114 @@ impl Source {
 }
 
 /// The body of one attempt to send a request.
-pub struct RequestBody {
-    source: Option<Rc<RefCell<Source>>>,
+pub struct RequestBody(Option<Sending>);
+
+struct Sending {
+    source: Rc<RefCell<Source>>,
     attempt: u32,
     sent_chunks: usize,
+    token_header: HeaderName,
     done: bool,
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyFault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let this = &mut *self;
-        let Some(source) = this.source.as_ref().filter(|_| !this.done) else { return Poll::Ready(None) };
-        let mut source = source.borrow_mut();
-        if source.attempt != this.attempt {
-            this.done = true;
+impl Sending {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let mut source = self.source.borrow_mut();
+        if source.attempt != self.attempt {
+            self.done = true;
             return Poll::Ready(Some(Err(BodyFault::GivenUp)));
         }
-        let kept = source.kept.as_ref().and_then(|kept| kept.get(this.sent_chunks)).cloned();
+        let kept = source.kept.as_ref().and_then(|kept| kept.get(self.sent_chunks)).cloned();
         let next = match kept {
             Some(chunk) => Poll::Ready(Some(Ok(chunk))),
             None => source.poll_chunk(cx),
         };
-        next.map(|next| {
-            match &next {
-                Some(Ok(_)) => this.sent_chunks += 1,
-                Some(Err(_)) | None => this.done = true,
+        next.map(|next| match next {
+            Some(Ok(chunk)) => {
+                self.sent_chunks += 1;
+                Some(Ok(Frame::data(chunk)))
             }
-            next.map(|chunk| chunk.map(Frame::data))
+            Some(Err(fault)) => {
+                self.done = true;
+                Some(Err(fault))
+            }
+            None => {
+                self.done = true;
+                let trailers = source.trailers.as_ref()?;
+                request_trailers(trailers, &self.token_header).map(|trailers| Ok(Frame::trailers(trailers)))
+            }
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.as_ref().is_none_or(|source| {
-            let source = source.borrow();
-            let kept = source.kept.as_ref().map_or(0, Vec::len);
-            self.done || source.ended == Some(Ok(())) && self.sent_chunks >= kept
-        })
+        let source = self.source.borrow();
+        let kept = source.kept.as_ref().map_or(0, Vec::len);
+        let whole = source.ended == Some(Ok(())) && source.trailers.is_none();
+        self.done || whole && self.sent_chunks >= kept
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyAborted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyAborted>>> {
+        match &mut self.0 {
+            Some(sending) => sending.poll_frame(cx).map_err(BodyAborted::from),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Sending::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let length = match &self.source {
+        let length = match &self.0 {
             None => Some(0),
-            Some(source) => source.borrow().limits.length,
+            Some(sending) => sending.source.borrow().limits.length,
         };
         length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
-impl std::fmt::Debug for RequestBody {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RequestBody").field("attempt", &self.attempt).finish_non_exhaustive()
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").field("present", &self.0.is_some()).finish()
+    }
+}
+
+/// Ends a request whose body does not arrive whole. An HTTP/2 upstream hears that the request was
+/// cancelled (RFC 9113 section 7), not that we failed.
+#[derive(Debug)]
+pub struct BodyAborted {
+    /// What became of the body.
+    pub fault: BodyFault,
+    reason: h2::Error,
+}
+
+impl From<BodyFault> for BodyAborted {
+    fn from(fault: BodyFault) -> Self {
+        Self { fault, reason: h2::Reason::CANCEL.into() }
+    }
+}
+
+impl fmt::Display for BodyAborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fault.fmt(f)
+    }
+}
+
+impl Error for BodyAborted {
+    /// Where hyper looks for the reason to give.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.reason)
     }
 }
 

@@ -20,19 +20,21 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::body::RequestBody;
 use super::route::UpstreamOrigin;
 
 /// Largest head of an answer, and most bytes read at a time.
-const READ_BUFFER: usize = 128 * 1024;
+pub(super) const READ_BUFFER: usize = 128 * 1024;
+/// Names of protocols in TLS (RFC 7301, RFC 9113 section 3.2).
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 /// The TLS stack refuses its own defaults, which is our fault, or a client certificate.
 #[derive(Debug, Clone, Error)]
 #[error("TLS cannot be set up: {0}")]
 pub struct TlsSetupError(#[from] pub rustls::Error);
 
-/// TLS that trusts `roots` and speaks HTTP/1.1. Made once and shared by all threads, so that sessions
-/// are resumed across them.
+/// TLS that trusts `roots` and speaks HTTP/1.1, unless a connection is opened for another protocol. Made
+/// once and shared by all threads, so that sessions are resumed across them.
 ///
 /// # Errors
 /// [`TlsSetupError`].
@@ -66,30 +68,56 @@ pub fn tls_client_config(
         Some(ClientIdentity { chain, key }) => config.with_client_auth_cert(chain, key)?,
         None => config.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = Wanted::Http1.alpn();
     Ok(Arc::new(config))
 }
 
-/// Opens a connection to `origin` and drives it in a task of its own.
+/// What a new connection is to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Http1,
+    Http2,
+    /// What the server chooses.
+    Either,
+}
+
+impl Wanted {
+    /// As TLS says it (RFC 7301).
+    fn alpn(self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::Http1 => &[HTTP1],
+            Self::Http2 => &[HTTP2],
+            Self::Either => &[HTTP2, HTTP1],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
+    }
+}
+
+/// A way to an upstream, before anything was said on it.
+pub(super) enum Way {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Opens a way to `origin`, and says whether HTTP/2 is spoken on it.
 pub(super) async fn connect(
     origin: &UpstreamOrigin,
     tls: &Arc<ClientConfig>,
-) -> io::Result<SendRequest<RequestBody>> {
+    wanted: Wanted,
+) -> io::Result<(Way, bool)> {
     let stream = connect_tcp(&origin.host, origin.port).await?;
-    if origin.tls { spawn(connect_tls(stream, &origin.host, tls).await?).await } else { spawn(stream).await }
-}
-
-async fn spawn<T>(stream: T) -> io::Result<SendRequest<RequestBody>>
-where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (sender, connection) = speak_http(stream).await.map_err(io::Error::other)?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-    });
-    Ok(sender)
+    if !origin.tls {
+        return Ok((Way::Plain(stream), wanted == Wanted::Http2));
+    }
+    let connector = TlsConnector::from(tls.clone());
+    let stream = connector.with_alpn(wanted.alpn()).connect(server_name(&origin.host)?, stream).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    if wanted == Wanted::Http2 && !http2 {
+        return Err(io::Error::other(
+            "it does not choose HTTP/2 (ALPN h2), which the route's `protocol` asks for",
+        ));
+    }
+    Ok((Way::Tls(Box::new(stream)), http2))
 }
 
 /// Opens a TCP connection to `host`: a name, or an IP address as URLs write it.
@@ -156,8 +184,11 @@ pub async fn connect_tls(
     host: &str,
     tls: &Arc<ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let name = ServerName::try_from(unbracketed(host).to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(tls.clone()).connect(name, stream).await
+    TlsConnector::from(tls.clone()).connect(server_name(host)?, stream).await
+}
+
+fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    ServerName::try_from(unbracketed(host).to_owned()).map_err(io::Error::other)
 }
 
 /// Speaks HTTP/1.1 on `stream`, with a bounded answer head. The connection works while it is polled.

@@ -115,6 +115,11 @@ impl UpstreamError {
         Self::Broken { origin: origin.serialized.clone(), cause: "the connection was closed at once".into() }
     }
 
+    pub(super) fn cut_short(origin: &UpstreamOrigin) -> Self {
+        let cause = "the stream was reset before its end".into();
+        Self::Broken { origin: origin.serialized.clone(), cause }
+    }
+
     pub(super) fn broken(origin: &UpstreamOrigin, error: &hyper::Error) -> Self {
         let cause = match error.source() {
             Some(source) => format!("{error}: {source}"),

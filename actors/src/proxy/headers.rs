@@ -100,6 +100,9 @@ where
     headers.append(header::HOST, put(buffer, added.upstream_host.as_bytes())?);
     let own_token = (*added.token_header != header::AUTHORIZATION).then(|| added.token_header.as_str());
     for (name, value) in incoming() {
+        if name == b"trailer" && added.length == RequestLength::Chunked && !options.name(name) {
+            announce(value, added.token_header, &mut headers, buffer)?;
+        }
         if !may_pass(name) || options.name(name) || own_token.is_some_and(|own| is_alike(name, own)) {
             continue;
         }
@@ -144,6 +147,68 @@ fn add(headers: &mut HeaderMap, added: &Additions<'_>, buffer: &mut BytesMut) ->
         }
     }
     Ok(())
+}
+
+/// Says which trailers will come (RFC 9110 section 6.6.2): those that pass.
+fn announce(
+    names: &[u8],
+    token_header: &HeaderName,
+    headers: &mut HeaderMap,
+    buffer: &mut BytesMut,
+) -> Result<(), HeaderError> {
+    for name in names.split(|byte| *byte == b',') {
+        let name = name.trim_ascii().to_ascii_lowercase();
+        if !name.is_empty() && may_trail(&name) && !is_alike(&name, token_header.as_str()) {
+            headers.append(header::TRAILER, put(buffer, &name)?);
+        }
+    }
+    Ok(())
+}
+
+/// A caller's trailers for the upstream, of which one may not be called as the header that carries the
+/// token; `None` if nothing is left of them.
+pub(super) fn request_trailers(trailers: &HeaderMap, token_header: &HeaderName) -> Option<HeaderMap> {
+    only(trailers, |name| {
+        let name = name.as_str().as_bytes();
+        may_trail(name) && !is_alike(name, token_header.as_str())
+    })
+}
+
+/// An upstream's trailers for the caller; `None` if nothing is left of them.
+pub(super) fn response_trailers(trailers: HeaderMap) -> Option<HeaderMap> {
+    only(&trailers, |name| may_trail(name.as_str().as_bytes()))
+}
+
+fn only(trailers: &HeaderMap, mut passes: impl FnMut(&HeaderName) -> bool) -> Option<HeaderMap> {
+    let mut kept = HeaderMap::with_capacity(trailers.keys_len());
+    for (name, value) in trailers.iter().filter(|(name, _)| passes(name)) {
+        kept.append(name, value.clone());
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
+/// Whether a field may come after a body: none that would have had to be known before, for framing,
+/// routing, access or the reading of the body (RFC 9110 section 6.5.1).
+fn may_trail(name: &[u8]) -> bool {
+    let too_late = matches!(
+        name,
+        b"cookie"
+            | b"set-cookie"
+            | b"www-authenticate"
+            | b"authentication-info"
+            | b"via"
+            | b"max-forwards"
+            | b"cache-control"
+            | b"pragma"
+            | b"range"
+            | b"location"
+            | b"retry-after"
+            | b"vary"
+            | b"age"
+            | b"date"
+            | b"expires"
+    );
+    !too_late && !name.starts_with(b"content-") && !name.starts_with(b"if-") && may_pass(name)
 }
 
 /// Hands every header of an upstream's answer that may pass to `emit`, and then ours. Framing is

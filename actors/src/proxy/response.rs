@@ -10,50 +10,60 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http::response::Parts;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::body::{BodySource, RequestBody};
+use super::body::BodySource;
 use super::error::UpstreamError;
+use super::headers::response_trailers;
 use super::route::{TlsIdentity, UpstreamOrigin};
-use super::upstream::UpstreamPool;
+use super::upstream::{Sender, Slot, Upgraded, UpstreamPool};
 
-/// A connection in use. Dropped, it is closed; only a clean end gives it back to its pool.
+/// What of a connection an exchange holds.
+pub(super) enum Hold {
+    /// The whole, until it is given back.
+    Http1 { pool: Rc<UpstreamPool>, identity: TlsIdentity, sender: Sender },
+    /// The whole, and nobody uses it again.
+    Once { _sender: Sender },
+    /// One stream.
+    Http2(Slot),
+}
+
+/// A connection in use. Dropped, an HTTP/1.1 connection is closed and an HTTP/2 stream cancelled; only a
+/// clean end leaves the connection for others.
 pub(super) struct Lease {
-    pool: Rc<UpstreamPool>,
     origin: Arc<UpstreamOrigin>,
-    identity: TlsIdentity,
-    sender: Option<SendRequest<RequestBody>>,
+    hold: Option<Hold>,
     body: BodySource,
     attempt: u32,
 }
 
 impl Lease {
-    pub(super) fn new(
-        pool: Rc<UpstreamPool>,
-        origin: Arc<UpstreamOrigin>,
-        identity: TlsIdentity,
-        sender: SendRequest<RequestBody>,
-        body: BodySource,
-    ) -> Self {
+    pub(super) fn new(origin: Arc<UpstreamOrigin>, hold: Hold, body: BodySource) -> Self {
         let attempt = body.current_attempt();
-        Self { pool, origin, identity, sender: Some(sender), body, attempt }
+        Self { origin, hold: Some(hold), body, attempt }
     }
 
     fn give_back(mut self) {
         if self.body.is_finished()
-            && let Some(sender) = self.sender.take()
+            && let Some(Hold::Http1 { pool, identity, sender }) = self.hold.take()
         {
-            self.pool.put_idle(&self.origin, self.identity, sender);
+            pool.put_idle(&self.origin, identity, sender);
+        }
+    }
+
+    /// Gives up the exchange, and lets nobody else wait on the same connection.
+    fn give_up(self) {
+        if let Some(Hold::Http2(slot)) = &self.hold {
+            slot.retire();
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.sender.is_some() {
+        if self.hold.is_some() {
             self.body.give_up(self.attempt);
         }
     }
@@ -66,20 +76,28 @@ pub struct UpstreamResponse {
     pub parts: Parts,
     /// The body.
     pub body: ResponseBody,
+    /// The connection, if the status is 101: what was asked for is spoken on it now, and there is no body.
+    pub upgraded: Option<Upgraded>,
 }
 
 impl UpstreamResponse {
-    pub(super) fn new(response: Response<Incoming>, lease: Lease, idle: Duration) -> Self {
+    pub(super) fn new(
+        response: Response<Incoming>,
+        upgraded: Option<Upgraded>,
+        lease: Lease,
+        idle: Duration,
+    ) -> Self {
         let (parts, incoming) = response.into_parts();
         let mut body = ResponseBody { incoming, lease: Some(lease), idle, watch: None };
         if body.incoming.is_end_stream() {
             body.finish();
         }
-        Self { parts, body }
+        Self { parts, body, upgraded }
     }
 }
 
-/// The body of an answer. An error, or dropping it early, closes the upstream's connection.
+/// The body of an answer. An error, or dropping it early, closes the upstream's connection or cancels its
+/// stream.
 pub struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
@@ -88,18 +106,34 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// Its length, if the upstream said it.
+    /// Its length in bytes, if the upstream said it.
     pub fn length(&self) -> Option<u64> {
         self.incoming.size_hint().exact()
     }
 
-    /// Whether nothing more will come.
-    pub fn is_at_end(&self) -> bool {
-        self.incoming.is_end_stream()
+    /// Whether it has ended cleanly, and there were no trailers that were not read.
+    pub fn is_end(&self) -> bool {
+        self.lease.is_none() && self.incoming.is_end_stream()
     }
 
-    /// The next bytes, `None` at a clean end, an error if the body broke off or stalled.
+    /// As [`Self::poll_frame`], without the trailers.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        loop {
+            match std::task::ready!(self.poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// The next bytes, or the trailers that follow the last, without those that may not pass; `None` at a
+    /// clean end, an error if the body broke off or stalled.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -109,9 +143,12 @@ impl ResponseBody {
                     if let Some(watch) = &mut self.watch {
                         watch.as_mut().reset(Instant::now() + self.idle);
                     }
-                    // Trailers are not headers, and go no further (RFC 9110 section 6.5.1).
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
+                    let frame = match frame.into_trailers() {
+                        Ok(trailers) => response_trailers(trailers).map(Frame::trailers),
+                        Err(data) => Some(data),
+                    };
+                    if let Some(frame) = frame {
+                        return Poll::Ready(Some(Ok(frame)));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -122,22 +159,37 @@ impl ResponseBody {
                     self.lease = None;
                     return Poll::Ready(Some(Err(error)));
                 }
-                Poll::Ready(None) => {
-                    self.finish();
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(None) => return Poll::Ready(self.end().map(Err)),
                 Poll::Pending => return self.poll_stalled(cx),
             }
         }
     }
 
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+    /// What hyper takes for the end is none if an HTTP/2 stream was reset before: the reason `NO_ERROR`
+    /// excuses the end of a request only (RFC 9113 section 8.1).
+    fn end(&mut self) -> Option<UpstreamError> {
+        if let Some(Lease { hold: Some(Hold::Http2(_)), origin, .. }) = &self.lease
+            && !self.incoming.is_end_stream()
+        {
+            let error = UpstreamError::cut_short(origin);
+            self.lease = None;
+            return Some(error);
+        }
+        self.finish();
+        None
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         let idle = self.idle;
         let watch = self.watch.get_or_insert_with(|| Box::pin(sleep(idle)));
         if watch.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let origin = self.lease.take().map(|lease| lease.origin.serialized.clone());
+        let origin = self.lease.take().map(|lease| {
+            let origin = lease.origin.serialized.clone();
+            lease.give_up();
+            origin
+        });
         Poll::Ready(Some(Err(UpstreamError::BodyStalled { origin: origin.unwrap_or_default(), after: idle })))
     }
 

@@ -65,6 +65,8 @@ pub struct Route {
     pub origin: Arc<UpstreamOrigin>,
     /// How TLS is spoken with it, if not as with all upstreams.
     pub tls: Option<UpstreamTls>,
+    /// Which HTTP is spoken with it.
+    pub protocol: UpstreamProtocol,
     /// Path prefix there, without a trailing slash; of several upstreams, the first one's.
     pub upstream_path: String,
     /// Makes the upstream of the token answer, if it is not the same for all.
@@ -105,6 +107,33 @@ impl Route {
         let several = self.resilience.endpoints.as_deref();
         let one = several.is_none().then_some(&self.origin);
         several.into_iter().flat_map(Endpoints::origins).chain(one).map(|origin| &origin.serialized)
+    }
+}
+
+/// Which HTTP is spoken with an upstream. What switches protocols is asked for over HTTP/1.1 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// Over TLS what the upstream chooses of HTTP/2 and HTTP/1.1 (ALPN, RFC 7301); else HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: over TLS the upstream must choose it; else it is known to speak it (RFC 9113
+    /// section 3.3).
+    Http2,
+}
+
+impl UpstreamProtocol {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Http1, Self::Http2];
+
+    /// As the configuration writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
     }
 }
 
@@ -255,6 +284,7 @@ mod tests {
                 serialized: Arc::from("http://127.0.0.1:1"),
             }),
             tls: None,
+            protocol: UpstreamProtocol::Auto,
             upstream_path: String::new(),
             template: None,
             profile: ProfileId::new("p").unwrap(),

@@ -175,6 +175,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "profile = \"books\"",
+        "profile = \"books\"\nprotocol = \"http3\"",
+        "routes.books.protocol: `http3` is none of \"auto\", \"http1\" and \"http2\"; did you mean `http2`?",
+    ),
+    (
+        "profile = \"books\"",
         "profile = \"books\"\nmax_body = \"99999999999GiB\"",
         "routes.books.max_body: must be a size",
     ),

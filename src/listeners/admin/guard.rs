@@ -1,6 +1,8 @@
-//! Who may use the admin API: whoever has its token, and no web page of another origin.
+//! Who may use the admin API: whoever has its token or a client certificate, and no web page of another
+//! origin.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -11,21 +13,33 @@ use actix_web::http::uri::Authority;
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
-use claviger_actors::clock::SystemEntropy;
+use claviger_actors::clock::{Clock as _, SystemClock, SystemEntropy};
 use claviger_actors::protocol::secret::Secret;
 use thiserror::Error;
 
 use super::logged;
 use crate::listeners::problem::{Problem, ProblemCode};
 use crate::listeners::request_id::new_request_id;
+use crate::listeners::server::CallerConnection;
 
 /// What the guard compares requests with.
 #[derive(Clone, Debug)]
 pub struct GuardRules {
-    /// The bearer token; `None` is allowed on loopback only.
+    /// The bearer token; `None` is allowed on loopback only, or with client certificates.
     pub token: Option<Secret>,
+    /// Whether client certificates are taken: one does instead of the token.
+    pub certificates: bool,
     /// The address that the listener is bound to, with its real port.
     pub bind: SocketAddr,
+}
+
+/// How a request came in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Channel {
+    /// Over TLS.
+    pub https: bool,
+    /// From a client with a certificate that is valid now, and that the listener's authority vouches for.
+    pub certified: bool,
 }
 
 /// Why a request was refused.
@@ -34,6 +48,9 @@ pub enum Refusal {
     /// No bearer token, or a wrong one.
     #[error("send the admin token as `Authorization: Bearer`")]
     Token,
+    /// The client certificate has ended since the connection was opened.
+    #[error("show a client certificate that is valid now")]
+    Certificate,
     /// A name that leads here by DNS rebinding, or a forwarded port.
     #[error(
         "without an admin token, Host must be the loopback address and port that the listener is bound to; \
@@ -50,10 +67,16 @@ pub enum Refusal {
 
 impl GuardRules {
     /// Decides on one request from its head.
-    pub fn check(&self, method: &Method, target: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        method: &Method,
+        target: Option<&str>,
+        headers: &HeaderMap,
+        channel: Channel,
+    ) -> Result<(), Refusal> {
         let host = self.host(target, headers)?;
-        same_origin(host, headers)?;
-        self.authenticate(headers)?;
+        same_origin(host, headers, channel)?;
+        self.authenticate(headers, channel)?;
         json_body(method, headers)
     }
 
@@ -65,7 +88,8 @@ impl GuardRules {
         if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
             return Err(Refusal::Host);
         }
-        if self.token.is_none() && !self.is_our_loopback_name(host) {
+        // No browser shows a certificate to a server that has not proven to have this name.
+        if self.token.is_none() && !self.certificates && !self.is_our_loopback_name(host) {
             return Err(Refusal::Host);
         }
         Ok(host)
@@ -87,8 +111,14 @@ impl GuardRules {
             || address.is_ok_and(|ip| ip.is_loopback() || ip == self.bind.ip())
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn authenticate(&self, headers: &HeaderMap, channel: Channel) -> Result<(), Refusal> {
+        if self.certificates && channel.certified {
+            return Ok(());
+        }
         let Some(token) = &self.token else {
+            if self.certificates {
+                return Err(Refusal::Certificate);
+            }
             // The configuration demands a token for every other address; this is the second lock.
             return if self.bind.ip().is_loopback() { Ok(()) } else { Err(Refusal::Token) };
         };
@@ -103,9 +133,10 @@ impl GuardRules {
 
 /// Browsers name the page's origin (RFC 6454) and its relation to us (Fetch Metadata); programs
 /// send neither.
-fn same_origin(host: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+fn same_origin(host: &str, headers: &HeaderMap, channel: Channel) -> Result<(), Refusal> {
+    let scheme = if channel.https { "https://" } else { "http://" };
     for origin in headers.get_all(ORIGIN) {
-        let own = origin.to_str().ok().and_then(|text| text.strip_prefix("http://"));
+        let own = origin.to_str().ok().and_then(|text| text.strip_prefix(scheme));
         if !own.is_some_and(|authority| authority.eq_ignore_ascii_case(host)) {
             return Err(Refusal::Origin);
         }
@@ -140,7 +171,7 @@ fn json_body(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
 
 fn problem(refusal: Refusal) -> Problem {
     let (code, status) = match refusal {
-        Refusal::Token => (ProblemCode::AdminUnauthenticated, None),
+        Refusal::Token | Refusal::Certificate => (ProblemCode::AdminUnauthenticated, None),
         Refusal::Host => (ProblemCode::OriginForbidden, Some(StatusCode::MISDIRECTED_REQUEST)),
         Refusal::Origin => (ProblemCode::OriginForbidden, None),
         Refusal::ContentType => (ProblemCode::BadRequest, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
@@ -159,7 +190,12 @@ pub async fn guard<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let target = request.uri().authority().map(Authority::as_str);
-    match rules.check(request.method(), target, request.headers()) {
+    let channel = request.conn_data::<Rc<CallerConnection>>().map_or_else(Channel::default, |connection| {
+        let certificate = connection.certificate.as_ref();
+        let certified = certificate.is_some_and(|certificate| certificate.is_valid(SystemClock.now()));
+        Channel { https: connection.https, certified }
+    });
+    match rules.check(request.method(), target, request.headers(), channel) {
         Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
         Err(refusal) => Ok(request.into_response(logged(problem(refusal)))),
     }

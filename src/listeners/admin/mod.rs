@@ -36,8 +36,10 @@ pub struct AdminState {
     pub gateway: GatewayHandle,
     /// Base of connect links and of the redirect URI.
     pub public_url: Url,
-    /// The admin token; `None` only on loopback.
+    /// The admin token; `None` only on loopback, or if certificates are demanded.
     pub token: Option<Secret>,
+    /// Whether client certificates are taken.
+    pub certificates: bool,
     /// The address that the listener is bound to, with its real port (never 0).
     pub bind: SocketAddr,
 }
@@ -65,7 +67,7 @@ fn logged(problem: Problem) -> HttpResponse {
 
 /// Adds the admin listener's paths to a worker's application.
 pub fn configure(cfg: &mut web::ServiceConfig, state: AdminState) {
-    let rules = GuardRules { token: state.token.clone(), bind: state.bind };
+    let rules = GuardRules { token: state.token.clone(), certificates: state.certificates, bind: state.bind };
     cfg.app_data(web::Data::new(state))
         .app_data(web::Data::new(rules))
         .service(

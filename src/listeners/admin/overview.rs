@@ -50,6 +50,7 @@ struct RouteView<'a> {
     upstream: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstreams: Option<Vec<&'a str>>,
+    protocol: &'a str,
     profile: &'a str,
     subject: &'a str,
     methods: Option<Vec<&'a str>>,
@@ -66,6 +67,7 @@ impl<'a> RouteView<'a> {
             upstream: format!("{}{}", route.origin.serialized, route.upstream_path),
             upstreams: Some(route.origins().map(|origin| &**origin).collect())
                 .filter(|all: &Vec<_>| all.len() > 1),
+            protocol: route.protocol.as_str(),
             profile: route.profile.as_str(),
             subject: route.subject.as_str(),
             methods: route.methods.as_ref().map(|all| all.iter().map(http::Method::as_str).collect()),
@@ -103,7 +105,7 @@ mod tests {
     use claviger_actors::protocol::scope::ScopeSet;
     use claviger_actors::protocol::template::{CallContext, CallNeeds};
     use claviger_actors::proxy::resilience::Resilience;
-    use claviger_actors::proxy::route::{SubjectSource, UpstreamOrigin};
+    use claviger_actors::proxy::route::{SubjectSource, UpstreamOrigin, UpstreamProtocol};
 
     use super::*;
 
@@ -119,6 +121,7 @@ mod tests {
                 serialized: Arc::from("https://api.example"),
             }),
             tls: None,
+            protocol: UpstreamProtocol::Http2,
             upstream_path: "/v3".into(),
             template: None,
             profile: ProfileId::new("google").unwrap(),
@@ -135,8 +138,8 @@ mod tests {
             resilience: Resilience::default(),
         };
         let expected = json!({
-            "name": "calendar", "path": "/", "upstream": "https://api.example/v3", "profile": "google",
-            "subject": "header", "methods": ["GET"], "timeout": "30s", "max_body": null,
+            "name": "calendar", "path": "/", "upstream": "https://api.example/v3", "protocol": "http2",
+            "profile": "google", "subject": "header", "methods": ["GET"], "timeout": "30s", "max_body": null,
             "scopes": ["read"],
         });
         assert_eq!(serde_json::to_value(RouteView::of(&route)).unwrap(), expected);

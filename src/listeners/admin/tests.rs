@@ -16,6 +16,7 @@ async fn state() -> AdminState {
         gateway: gateway().await.0,
         public_url: Url::parse("http://127.0.0.1:8081").unwrap(),
         token: None,
+        certificates: false,
         bind: HOST.parse().unwrap(),
     }
 }

@@ -9,6 +9,7 @@ use claviger_actors::proxy::actor::Worker;
 use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::response::{ResponseBody, UpstreamResponse};
 use claviger_actors::proxy::route::Route;
+use http_body::Frame;
 
 use super::load::UnderWay;
 
@@ -35,15 +36,14 @@ impl ForwardedBody {
         Self { body, worker, in_flight }
     }
 
-    /// The next bytes; an error if the body broke off.
-    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        let over = match &mut self.in_flight.end {
-            Some(end) => end.poll_over(cx),
-            None => Poll::Pending,
-        };
-        let next = match over {
+    /// The next bytes, or the trailers after the last; an error if the body broke off.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let next = match self.in_flight.poll_over(cx) {
             Poll::Ready(error) => Poll::Ready(Some(Err(error))),
-            Poll::Pending => self.body.poll_data(cx),
+            Poll::Pending => self.body.poll_frame(cx),
         };
         if let Poll::Ready(Some(Err(error))) = &next {
             self.worker.note_failure(error);
@@ -53,6 +53,6 @@ impl ForwardedBody {
 
     /// Whether nothing more will come.
     pub(super) fn is_at_end(&self) -> bool {
-        self.body.is_at_end()
+        self.body.is_end()
     }
 }

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use actix_web::HttpResponse;
 use actix_web::dev::RequestHead;
-use actix_web::http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::header::{
+    CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use claviger_actors::proxy::headers::RequestLength;
 use claviger_actors::proxy::path::{PathError, check_path, check_query};
 
@@ -46,6 +49,8 @@ pub(super) struct Asked<'a> {
     pub(super) host: &'a str,
     /// How long the body is.
     pub(super) length: RequestLength,
+    /// Whether it is the opening handshake of a WebSocket (RFC 6455 section 4.1).
+    pub(super) websocket: bool,
 }
 
 /// Why a request's form is not in order.
@@ -101,7 +106,9 @@ impl<'a> Asked<'a> {
         if head.headers.get_all(EXPECT).any(|value| !met(value.as_bytes())) {
             return Err(Refusal::Expect);
         }
-        Ok(Self { head, connection, path, query, host, length: length(head, framing)? })
+        let length = length(head, framing)?;
+        let websocket = length == RequestLength::Absent && is_websocket_handshake(head);
+        Ok(Self { head, connection, path, query, host, length, websocket })
     }
 
     pub(super) fn headers(&self) -> &'a HeaderMap {
@@ -124,6 +131,15 @@ impl<'a> Asked<'a> {
     /// Whether the caller came over TLS.
     pub(super) fn is_https(&self) -> bool {
         self.connection.https
+    }
+
+    /// Whether the caller takes trailers, and has said so (RFC 9110 section 10.1.4).
+    pub(super) fn takes_trailers(&self) -> bool {
+        let named = |value: &HeaderValue| {
+            let mut codings = value.as_bytes().split(|byte| *byte == b',');
+            codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        };
+        self.head.headers.get_all(TE).any(named)
     }
 
     /// What it shows of its caller.
@@ -155,6 +171,17 @@ impl<'a> Asked<'a> {
 /// Whether `host` can be a host name or address and a port: no user information, no path.
 fn is_authority(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_~:[]%".contains(&byte))
+}
+
+/// Whether `head` asks for a WebSocket in the way that HTTP/1.1 has for it, and for nothing else.
+fn is_websocket_handshake(head: &RequestHead) -> bool {
+    let mut protocols = head.headers.get_all(UPGRADE);
+    let (Some(protocol), None) = (protocols.next(), protocols.next()) else { return false };
+    head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && head.connection_type() == ConnectionType::Upgrade
+        && protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")
+        && head.headers.contains_key(SEC_WEBSOCKET_KEY)
 }
 
 fn length(head: &RequestHead, framing: Framing) -> Result<RequestLength, Refusal> {

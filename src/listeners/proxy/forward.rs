@@ -32,6 +32,9 @@ use super::request_id::RequestId;
 use super::{Desk, consent, possession, token};
 use crate::listeners::problem::Problem;
 
+/// The one protocol that callers may switch to (RFC 6455 section 4.1).
+static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
 /// Sends the call with the connection's token; after an upstream's 401 once more with a new one, if
 /// there is one and the body can be sent again. A 401 for a grant that turns out to be dead asks for
 /// consent; any other passes through.
@@ -242,7 +245,11 @@ impl<G: ProxyGateway> Errand<'_, G> {
         let exchange = Exchange {
             origin: &place.origin,
             tls: route.tls.as_ref(),
+            protocol: route.protocol,
             body: &self.body,
+            token_header: connection.token_header(),
+            takes_trailers: self.asked.takes_trailers(),
+            upgrade: self.asked.websocket.then_some(&WEBSOCKET),
             idempotent: self.method.is_idempotent() && *left > 0 && retries.has_left(),
             connect_timeout: route.resilience.connect_timeout,
             timeout: route.timeout,

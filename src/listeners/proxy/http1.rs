@@ -1,26 +1,29 @@
 //! Calls over HTTP/1.1: a request of actix's comes in, a response of actix's goes out.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_http::header::{
     CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE, map::HeaderMap,
 };
-use actix_http::{ConnectionType, Method, Request, RequestHead, Response, StatusCode, Version};
+use actix_http::{ConnectionType, Method, Payload, Request, RequestHead, Response, StatusCode, Version};
 use actix_web::HttpResponse;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use claviger_actors::proxy::body::BodyFault;
 use claviger_actors::proxy::headers::{HeaderError, response_headers};
 use claviger_actors::proxy::response::UpstreamResponse;
 use futures_util::StreamExt as _;
+use http_body::Frame;
 
 use super::Desk;
 use super::answer::{ForwardedBody, Passing};
 use super::asked::{Arrival, Framing};
 use super::gateway::ProxyGateway;
+use super::tunnel::Tunnel;
 use crate::listeners::server::{Busy, CallerConnection};
 
 /// Answers a request.
@@ -34,20 +37,24 @@ pub(super) async fn serve<G: ProxyGateway>(
     let head = request.head();
     let id = desk.request_ids.next();
     let arrival = Arrival { head, connection: &connection, framing: Framing::Headers };
-    let body =
-        || -> super::Incoming { Box::pin(payload.map(|chunk| chunk.map_err(|_| BodyFault::BrokenOff))) };
+    // Taken by the call's body, or by the tunnel that its connection becomes.
+    let payload = Cell::new(Some(payload));
+    let body = || -> super::Incoming {
+        let chunks = futures_util::stream::iter(payload.take()).flatten();
+        Box::pin(chunks.map(|chunk| chunk.map(Frame::data).map_err(|_| BodyFault::BrokenOff)))
+    };
     let answered = super::answer(&desk, &arrival, body, &id).await;
     let mut response = match answered {
         Ok(passing) => {
             let route = passing.route.clone();
-            match pass(passing, head, busy) {
+            match pass(passing, head, payload.take(), busy) {
                 Ok(response) => response,
                 Err((_, busy)) => own(desk.unpassable(&route, &id), busy),
             }
         }
         Err(response) => own(response, busy),
     };
-    if ends_connection(head) {
+    if ends_connection(head) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)
@@ -61,9 +68,10 @@ fn own(response: HttpResponse, busy: Busy) -> Response<Http1Body> {
 fn pass(
     passing: Passing,
     head: &RequestHead,
+    payload: Option<Payload>,
     busy: Busy,
 ) -> Result<Response<Http1Body>, (HeaderError, Busy)> {
-    let Passing { upstream: UpstreamResponse { parts, body }, worker, in_flight, .. } = passing;
+    let Passing { upstream: UpstreamResponse { parts, body, upgraded }, worker, in_flight, .. } = passing;
     let Ok(status) = StatusCode::from_u16(parts.status.as_u16()) else {
         return Err((HeaderError::Malformed, busy));
     };
@@ -77,10 +85,18 @@ fn pass(
         _ if head.method == Method::HEAD => stated().map_or(BodySize::None, BodySize::Sized),
         _ => body.length().map_or(BodySize::Stream, BodySize::Sized),
     };
-    let content = Content::Forwarded { body: ForwardedBody::new(body, worker, in_flight), size };
+    let content = match (upgraded, payload) {
+        (Some(upstream), Some(caller)) => Content::Tunnel(Tunnel::open(upstream, caller, in_flight)),
+        _ => Content::Forwarded { body: ForwardedBody::new(body, worker, in_flight), size },
+    };
+    let is_tunnel = matches!(content, Content::Tunnel(_));
     let mut response = Response::with_body(status, Http1Body { content, busy });
     if let Err(error) = copy_headers(&parts.headers, response.headers_mut()) {
         return Err((error, response.into_body().busy));
+    }
+    if is_tunnel {
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response.head_mut().set_connection_type(ConnectionType::Upgrade);
     }
     if status == StatusCode::NOT_MODIFIED
         && let Some(length) = stated()
@@ -143,6 +159,7 @@ pub struct Http1Body {
 enum Content {
     Own(BoxBody),
     Forwarded { body: ForwardedBody, size: BodySize },
+    Tunnel(Tunnel),
 }
 
 impl MessageBody for Http1Body {
@@ -152,13 +169,26 @@ impl MessageBody for Http1Body {
         match &self.content {
             Content::Own(body) => body.size(),
             Content::Forwarded { size, .. } => *size,
+            Content::Tunnel(_) => BodySize::Stream,
         }
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         match &mut self.content {
             Content::Own(body) => Pin::new(body).poll_next(cx),
-            Content::Forwarded { body, .. } => body.poll_data(cx).map_err(Into::into),
+            Content::Forwarded { body, .. } => loop {
+                // The server library writes no trailers.
+                match ready!(body.poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Some(Ok(data)));
+                        }
+                    }
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                    None => return Poll::Ready(None),
+                }
+            },
+            Content::Tunnel(tunnel) => tunnel.poll_next(cx).map_err(Into::into),
         }
     }
 }

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyDataStream, Full};
+use http_body_util::{BodyStream, Full};
 use hyper::body::Incoming;
 
 use super::Desk;
@@ -42,8 +42,7 @@ pub(super) async fn serve<G: ProxyGateway>(
     let framing = Framing::Stream { ended: incoming.is_end_stream() };
     let arrival = Arrival { head: &head, connection: &connection, framing };
     let body = || -> super::Incoming {
-        let data = BodyDataStream::new(incoming);
-        Box::pin(data.map(|chunk| chunk.map_err(|_| BodyFault::BrokenOff)))
+        Box::pin(BodyStream::new(incoming).map(|frame| frame.map_err(|_| BodyFault::BrokenOff)))
     };
     match super::answer(&desk, &arrival, body, &id).await {
         Ok(passing) => {
@@ -92,7 +91,7 @@ fn head(parts: &Parts) -> Result<RequestHead, Refusal> {
 
 /// Passes an upstream's answer on: status and headers at once, the body as it comes.
 fn pass(passing: Passing) -> Result<Response<Http2Body>, HeaderError> {
-    let Passing { upstream: UpstreamResponse { parts, body }, to_head, worker, in_flight, .. } = passing;
+    let Passing { upstream: UpstreamResponse { parts, body, .. }, to_head, worker, in_flight, .. } = passing;
     let mut response = Response::new(());
     *response.status_mut() = parts.status;
     let headers = response.headers_mut();
@@ -135,7 +134,7 @@ impl Body for ForwardedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.poll_data(cx).map(|next| next.map(|data| data.map(Frame::data).map_err(Into::into)))
+        ForwardedBody::poll_frame(&mut self, cx).map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {

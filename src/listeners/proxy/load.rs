@@ -106,6 +106,13 @@ pub(super) struct UnderWay {
     pub(super) end: Option<TotalTime>,
 }
 
+impl UnderWay {
+    /// Ready once the time of the whole exchange is up, if it has an end.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+        self.end.as_mut().map_or(Poll::Pending, |end| end.poll_over(cx))
+    }
+}
+
 /// When a whole exchange must be over.
 #[derive(Debug)]
 pub(super) struct TotalTime {
@@ -121,8 +128,7 @@ impl TotalTime {
         Self { origin, after, until, sleep: None }
     }
 
-    /// Ready with an error once the time is up.
-    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
         let until = self.until;
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
         sleep.as_mut().poll(cx).map(|()| self.error())

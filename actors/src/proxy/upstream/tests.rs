@@ -1,5 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fetch;
+mod goaway;
+mod http2;
+mod raw;
+mod trailers;
+mod upgrade;
+
 use std::future::poll_fn;
 
 use rustls::RootCertStore;
@@ -71,16 +78,40 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     }
 }
 
-async fn upstream(tls: bool) -> u16 {
+static TOKEN_HEADER: HeaderName = http::header::AUTHORIZATION;
+
+/// A GET of nothing in particular.
+fn exchange<'a>(origin: &'a Arc<UpstreamOrigin>, body: &'a BodySource) -> Exchange<'a> {
+    Exchange {
+        origin,
+        tls: None,
+        protocol: UpstreamProtocol::Auto,
+        body,
+        token_header: &TOKEN_HEADER,
+        takes_trailers: false,
+        upgrade: None,
+        idempotent: true,
+        timeout: Duration::from_secs(5),
+        make: &|body| Ok(Request::new(body)),
+    }
+}
+
+/// Shows the certificate, and chooses of `protocols`.
+fn acceptor(protocols: &[&str]) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate()], key)
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn upstream(tls: bool) -> u16 {
+    let acceptor = acceptor(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::task::spawn_local(async move {
@@ -108,15 +139,7 @@ async fn get_as(
     tls: Option<&UpstreamTls>,
 ) -> Result<String, UpstreamError> {
     let body = BodySource::empty();
-    let exchange = Exchange {
-        tls,
-        origin,
-        body: &body,
-        idempotent: true,
-        timeout: Duration::from_secs(5),
-        connect_timeout: None,
-        make: &|body| Ok(Request::new(body)),
-    };
+    let exchange = Exchange { tls, ..exchange(origin, &body) };
     let mut response = pool.send(&exchange).await?;
     let mut read = Vec::new();
     while let Some(chunk) = poll_fn(|cx| response.body.poll_data(cx)).await {

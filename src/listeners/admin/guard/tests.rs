@@ -8,7 +8,7 @@ use super::*;
 const NO_TOKEN: &str = "127.0.0.1:8082";
 
 fn rules(bind: &str, token: Option<&str>) -> GuardRules {
-    GuardRules { token: token.map(Secret::new), bind: bind.parse().unwrap() }
+    GuardRules { token: token.map(Secret::new), certificates: false, bind: bind.parse().unwrap() }
 }
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -20,7 +20,7 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn get(rules: &GuardRules, pairs: &[(&str, &str)]) -> Result<(), Refusal> {
-    rules.check(&Method::GET, None, &headers(pairs))
+    rules.check(&Method::GET, None, &headers(pairs), Channel::default())
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn a_loopback_name_without_port_is_what_careless_programs_send() {
 fn an_absolute_target_must_agree_with_the_host() {
     let rules = rules(NO_TOKEN, None);
     let map = headers(&[("host", "127.0.0.1:8082")]);
-    assert_eq!(rules.check(&Method::GET, Some("127.0.0.1:8082"), &map), Ok(()));
-    assert_eq!(rules.check(&Method::GET, Some("evil.example"), &map), Err(Refusal::Host));
+    assert_eq!(rules.check(&Method::GET, Some("127.0.0.1:8082"), &map, Channel::default()), Ok(()));
+    assert_eq!(rules.check(&Method::GET, Some("evil.example"), &map, Channel::default()), Err(Refusal::Host));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn bodies_are_json_or_refused() {
     let send = |method: Method, pairs: &[(&str, &str)]| {
         let mut all = vec![("host", "127.0.0.1:8082")];
         all.extend_from_slice(pairs);
-        rules.check(&method, None, &headers(&all))
+        rules.check(&method, None, &headers(&all), Channel::default())
     };
     assert_eq!(send(Method::POST, &[]), Ok(()));
     assert_eq!(send(Method::POST, &[("content-length", "0")]), Ok(()));
@@ -159,4 +159,34 @@ async fn refusals_are_problems_and_never_reach_the_handler() {
 
     let allowed = request().insert_header(("authorization", "Bearer right")).to_request();
     assert_eq!(server::read_body(server::call_service(&app, allowed).await).await, "reached");
+}
+
+#[test]
+fn a_certificate_does_instead_of_the_token() {
+    const PEER: (&str, &str) = ("host", "gw.internal:8082");
+    let asked = |token: Option<&str>, certificates, channel, pairs: &[(&str, &str)]| {
+        let rules = GuardRules { certificates, ..rules("0.0.0.0:8082", token) };
+        rules.check(&Method::GET, None, &headers(pairs), channel)
+    };
+    let shown = Channel { https: true, certified: true };
+    let bare = Channel { https: true, certified: false };
+    assert_eq!(asked(None, true, shown, &[PEER]), Ok(()));
+    assert_eq!(asked(None, true, bare, &[PEER]), Err(Refusal::Certificate));
+    assert_eq!(asked(Some("T"), true, shown, &[PEER]), Ok(()));
+    assert_eq!(asked(Some("T"), true, bare, &[PEER]), Err(Refusal::Token));
+    assert_eq!(asked(Some("T"), true, bare, &[PEER, ("authorization", "Bearer T")]), Ok(()));
+    assert_eq!(asked(Some("T"), false, shown, &[PEER]), Err(Refusal::Token), "nobody vouches for it");
+}
+
+#[test]
+fn the_origin_of_our_own_pages_is_https_over_tls() {
+    let rules = rules(NO_TOKEN, None);
+    let origin = |origin, https| {
+        let pairs = [("host", "127.0.0.1:8082"), ("origin", origin)];
+        rules.check(&Method::GET, None, &headers(&pairs), Channel { https, certified: false })
+    };
+    assert_eq!(origin("https://127.0.0.1:8082", true), Ok(()));
+    assert_eq!(origin("http://127.0.0.1:8082", true), Err(Refusal::Origin));
+    assert_eq!(origin("https://127.0.0.1:8082", false), Err(Refusal::Origin));
+    assert_eq!(origin("http://127.0.0.1:8082", false), Ok(()));
 }
