@@ -32,6 +32,7 @@ mod quirks;
 mod real_servers;
 mod refresh;
 mod requests;
+mod resilience;
 mod restart;
 mod shutdown;
 mod templates;

@@ -347,8 +347,9 @@ async fn the_public_listener_over_tls_binds_browsers_by_secure_cookies() {
     assert!(answer.stdout.starts_with("HTTP/1.1 302"), "{answer:?}");
     let cookie = answer.stdout.lines().find(|line| line.to_lowercase().starts_with("set-cookie:")).unwrap();
     assert!(cookie.contains("__Host-claviger_browser=") && cookie.contains("; Secure"), "{cookie}");
-    let redirect_uri = url::form_urlencoded::byte_serialize(format!("https://{public}/callback").as_bytes());
-    assert!(answer.stdout.contains(&redirect_uri.collect::<String>()), "{answer:?}");
+    let callback = format!("https://{public}/callback");
+    let redirect_uri: String = url::form_urlencoded::byte_serialize(callback.as_bytes()).collect();
+    assert!(answer.stdout.contains(&redirect_uri), "{answer:?}");
     gateway.stop().await;
 }
 
