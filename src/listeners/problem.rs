@@ -349,6 +349,7 @@ mod tests {
 
     use claviger_actors::connection::Reason;
     use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+    use claviger_actors::proxy::rate_limit::Rate;
 
     use super::*;
 
@@ -365,6 +366,33 @@ mod tests {
         let retry = response.headers().get(RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned());
         assert_eq!(response.status().as_u16(), problem.status);
         (problem.code, problem.status, retry)
+    }
+
+    #[test]
+    fn who_calls_too_much_is_told_what_is_allowed_and_when_to_come_back() {
+        let requests = std::num::NonZeroU32::new(100).unwrap();
+        let rate = Rate { requests, per: Duration::from_secs(10), burst: requests };
+        let over = OverRate { rate, retry_after: Duration::from_millis(100) };
+        let problem = Problem::over_rate("caller", "billing", over, "r1");
+        assert_eq!(facts(&problem), ("rate_limited", 429, Some("1".into())));
+        let headers = problem.response().headers().clone();
+        assert_eq!(headers.get("ratelimit-policy").unwrap(), "\"caller\";q=100;w=10");
+        assert_eq!(headers.get("ratelimit").unwrap(), "\"caller\";r=0;t=1");
+    }
+
+    #[test]
+    fn an_upstream_that_is_left_alone_is_502_if_it_fails_and_429_if_it_asked_for_it() {
+        let (origin, retry_after) = (std::sync::Arc::from("https://a"), Duration::from_millis(2100));
+        let route = RouteId::new("calendar").unwrap();
+        let open = UpstreamError::CircuitOpen { origin, retry_after };
+        let problem = Problem::from_upstream_error(&route, &open, "r1");
+        assert_eq!(facts(&problem), ("upstream_unreachable", 502, Some("3".into())));
+        let held = UpstreamError::HeldBack { origin: "https://a".into(), retry_after };
+        let problem = Problem::from_upstream_error(&route, &held, "r1");
+        assert_eq!(facts(&problem), ("rate_limited", 429, Some("3".into())));
+        let over = UpstreamError::TotalTimeout { origin: "https://a".into(), after: retry_after };
+        let problem = Problem::from_upstream_error(&route, &over, "r1");
+        assert_eq!(facts(&problem), ("upstream_timeout", 504, None));
     }
 
     #[test]

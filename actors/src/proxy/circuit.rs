@@ -114,6 +114,11 @@ impl Circuit {
         Self { policy, gate: AtomicU8::new(CALM), state: Mutex::new(State::Closed(None)) }
     }
 
+    /// When it opens, and for how long.
+    pub fn policy(&self) -> CircuitPolicy {
+        self.policy
+    }
+
     /// Whether calls pass.
     pub fn is_closed(&self) -> bool {
         self.gate.load(Ordering::Relaxed) != SHUT

@@ -159,6 +159,18 @@ impl Endpoints {
         self.list.iter().map(|endpoint| &endpoint.origin)
     }
 
+    /// Whether both are the same upstreams, looked after in the same way.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let alike = |(one, other): (&Endpoint, &Endpoint)| {
+            let policy = |endpoint: &Endpoint| endpoint.circuit.as_ref().map(Circuit::policy);
+            one.origin == other.origin
+                && one.path == other.path
+                && one.hold.is_some() == other.hold.is_some()
+                && policy(one) == policy(other)
+        };
+        self.list.len() == other.list.len() && self.list.iter().zip(&other.list).all(alike)
+    }
+
     /// The upstream for a call that has `tried` some; if it has tried all, any of them. An upstream
     /// that might work again is only probed with a call that `may_probe` while there are others.
     ///

@@ -61,6 +61,11 @@ impl RetryBudget {
         Self { policy, clock, requests: AtomicU64::new(0), is_spent: AtomicBool::new(false), ledger }
     }
 
+    /// How often requests may be sent again.
+    pub fn policy(&self) -> RetryPolicy {
+        self.policy
+    }
+
     /// Times that one request may be sent again.
     pub fn retries(&self) -> u32 {
         self.policy.retries

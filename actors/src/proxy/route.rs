@@ -233,6 +233,18 @@ impl RoutingTable {
         Self::new(routes)
     }
 
+    /// The same routes; those that were there `before` under their names go on with what they did
+    /// ([`Resilience::continuing`]).
+    #[must_use]
+    pub fn continuing(self, before: &Self) -> Self {
+        let known: HashMap<_, _> = before.routes.iter().map(|route| (&route.id, route)).collect();
+        self.map(|route| {
+            if let Some(known) = known.get(&route.id) {
+                route.resilience = std::mem::take(&mut route.resilience).continuing(&known.resilience);
+            }
+        })
+    }
+
     /// All routes.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
@@ -271,6 +283,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::in_flight::InFlightLimit;
     use super::*;
 
     fn table(paths: &[String]) -> RoutingTable {
@@ -335,6 +348,20 @@ mod tests {
         let t = table(&(0..1000).map(|n| format!("/team/{n}/api")).collect::<Vec<_>>());
         assert_eq!(find(&t, &format!("/team/731/api{}", "/x".repeat(1000))), Some("/team/731/api"));
         assert_eq!(find(&t, &"/".repeat(100_000)), None);
+    }
+
+    #[test]
+    fn a_route_that_stays_goes_on_with_its_limits() {
+        let limited = |max| {
+            table(&["/a".into(), "/b".into()])
+                .map(|route| route.resilience.in_flight = Some(InFlightLimit::new(max)))
+        };
+        let before = limited(1);
+        let limit = |table: &RoutingTable| table.find("/a").unwrap().0.resilience.in_flight.clone().unwrap();
+        let _under_way = limit(&before).enter().unwrap();
+        assert!(limit(&limited(1).continuing(&before)).enter().is_none());
+        assert!(limit(&limited(2).continuing(&before)).enter().is_some());
+        assert!(limit(&limited(1)).enter().is_some());
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,10 +260,10 @@ impl<G: ProxyGateway> Errand<'_, G> {
             },
         };
         let pool = self.desk.worker.pool();
-        let sending = pool.send(&exchange);
+        let mut sending = pin!(pool.send(&exchange));
         let outcome = match self.end {
             None => sending.await,
-            Some((after, until)) => match timeout_at(until, sending).await {
+            Some((after, until)) => match timeout_at(until, sending.as_mut()).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(UpstreamError::TotalTimeout { origin: place.origin.serialized.clone(), after }),
             },
