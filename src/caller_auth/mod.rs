@@ -115,6 +115,9 @@ pub enum CallerAuthError {
     /// Which of two credentials counts could be argued about.
     #[error("more than one credential was sent; send one")]
     Ambiguous,
+    /// The connection's certificate is that of another caller than the credential, or of several.
+    #[error("the client certificate and the credential must be of one and the same caller")]
+    Conflicting,
     /// Too many credentials are being verified at once.
     #[error("too many new credentials are being verified; try again in a moment")]
     Overloaded,
@@ -230,7 +233,7 @@ impl CallerDirectory {
         for method in &self.methods {
             match method.recall(presented, now) {
                 Recalled::NotPresented => {}
-                Recalled::Ambiguous => return Err(CallerAuthError::Ambiguous),
+                Recalled::Ambiguous => return Err(CallerAuthError::Conflicting),
                 recalled if method.is_of_connection() => shown = Some(recalled),
                 _ if found.is_some() => return Err(CallerAuthError::Ambiguous),
                 recalled => found = Some((method, recalled)),
@@ -253,7 +256,7 @@ impl CallerDirectory {
         };
         match shown {
             Some(Recalled::Accepted(other)) if other.caller.id != caller.caller.id => {
-                Err(CallerAuthError::Ambiguous)
+                Err(CallerAuthError::Conflicting)
             }
             _ => Ok(caller),
         }

@@ -191,7 +191,7 @@ impl Problem {
             CallerAuthError::Overloaded | CallerAuthError::KeysUnavailable => {
                 Self::new(Code::Overloaded, detail, request_id).retry_after(1)
             }
-            CallerAuthError::Absent | CallerAuthError::Refused => {
+            CallerAuthError::Absent | CallerAuthError::Refused | CallerAuthError::Conflicting => {
                 let problem = Self::new(Code::CallerUnauthenticated, detail, request_id);
                 challenges.iter().fold(problem, |problem, challenge| problem.challenge(challenge))
             }

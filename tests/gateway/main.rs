@@ -18,6 +18,7 @@ mod device;
 mod dpop;
 mod failures;
 mod full_store;
+mod grpc;
 mod keycloak;
 mod kill;
 mod lifecycle;

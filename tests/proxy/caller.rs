@@ -72,7 +72,12 @@ impl Caller {
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.try_send(bytes).await.unwrap();
+    }
+
+    /// As [`Self::send`], where the gateway may have closed the connection.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
     }
 
     /// Sends a request with a body-less head of `billing`'s and reads the answer.
@@ -113,6 +118,12 @@ impl Caller {
         let mut bytes = Vec::new();
         timeout(PATIENCE, self.take(length, &mut bytes)).await.expect("bytes in time");
         bytes
+    }
+
+    /// Everything until the gateway closes the connection.
+    pub async fn until_closed(&mut self) -> String {
+        timeout(PATIENCE, async { while self.more().await {} }).await.expect("an end in time");
+        String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
     /// Whether the gateway closed the connection.

@@ -11,6 +11,7 @@ mod bodies;
 mod consent;
 mod framing;
 mod heads;
+mod hostile;
 mod http2;
 mod mixing;
 mod resilience;

@@ -1,14 +1,16 @@
 //! panva's `oidc-provider`, started by one test and dying with it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 
 use super::http;
+use super::npm;
 use super::ports::free_port;
 
 /// The secret of every confidential client here.
@@ -205,7 +207,8 @@ impl OidcProviderBuilder {
     /// Starts it and waits until it listens.
     pub async fn start(self) -> OidcProvider {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/oidc-provider");
-        install(&folder).await;
+        static INSTALLED: OnceCell<()> = OnceCell::const_new();
+        npm::install(&folder, "oidc-provider", &INSTALLED).await;
         let mut child = Command::new("node")
             .arg("server.mjs")
             .arg(self.config.to_string())
@@ -235,24 +238,4 @@ impl OidcProviderBuilder {
         };
         OidcProvider { issuer, side, _child: child }
     }
-}
-
-/// `npm ci`, once for all tests of this process, if `scripts/test` has not done it before.
-async fn install(folder: &Path) {
-    static INSTALLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-    let folder: PathBuf = folder.to_owned();
-    INSTALLED
-        .get_or_init(|| async {
-            if folder.join("node_modules/oidc-provider").exists() {
-                return;
-            }
-            let done = Command::new("npm")
-                .args(["ci", "--no-audit", "--no-fund"])
-                .current_dir(folder)
-                .stdout(Stdio::null())
-                .status()
-                .await;
-            assert!(done.expect("npm is installed").success(), "npm ci failed");
-        })
-        .await;
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -204,7 +204,7 @@ impl Source {
             self.ended = Some(Ok(()));
             return Poll::Ready(None);
         }
-        let next = match self.incoming.as_mut().poll_next(cx) {
+        let next = match self.poll_incoming(cx) {
             Poll::Ready(next) => next,
             Poll::Pending => match self.poll_stalled(cx) {
                 Poll::Ready(fault) => Some(Err(fault)),
@@ -232,6 +232,17 @@ impl Source {
         self.last_progress = Instant::now();
         self.ended = Some(Ok(()));
         Poll::Ready(None)
+    }
+
+    /// The next frame that is not empty: there is no end to how many of those could be kept.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        loop {
+            let next = ready!(self.incoming.as_mut().poll_next(cx));
+            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            if !matches!(&next, Some(Ok(frame)) if is_empty(frame)) {
+                return Poll::Ready(next);
+            }
+        }
     }
 
     fn take(&mut self, mut chunk: Bytes) -> Poll<Option<Result<Bytes, BodyFault>>> {

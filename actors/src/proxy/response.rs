@@ -116,22 +116,7 @@ impl ResponseBody {
         self.lease.is_none() && self.incoming.is_end_stream()
     }
 
-    /// As [`Self::poll_frame`], without the trailers.
-    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        loop {
-            match std::task::ready!(self.poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-    }
-
-    /// The next bytes, or the trailers that follow the last, without those that may not pass; `None` at a
+    /// The next bytes, never none, or the trailers that follow the last, without those that may not pass; `None` at a
     /// clean end, an error if the body broke off or stalled.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         loop {
@@ -139,6 +124,10 @@ impl ResponseBody {
                 Poll::Ready(Some(Ok(frame))) => {
                     if self.incoming.is_end_stream() {
                         self.finish();
+                    }
+                    // What it brings is nothing, but would be the end where chunks are written.
+                    if frame.data_ref().is_some_and(Bytes::is_empty) {
+                        continue;
                     }
                     if let Some(watch) = &mut self.watch {
                         watch.as_mut().reset(Instant::now() + self.idle);

@@ -74,11 +74,11 @@ async fn a_certificate_that_names_nobody_is_no_credential_and_no_harm() {
 async fn credentials_must_agree() {
     let billing: Option<&[&str]> = Some(&["billing.internal"]);
     assert_eq!(who(billing, Some("billing")).await.unwrap(), "billing");
-    assert_eq!(who(billing, Some("crm")).await, Err(CallerAuthError::Ambiguous));
+    assert_eq!(who(billing, Some("crm")).await, Err(CallerAuthError::Conflicting));
     assert_eq!(who(billing, Some("wrong")).await, Err(CallerAuthError::Refused));
     let two: Option<&[&str]> = Some(&["billing.internal", "crm.internal"]);
-    assert_eq!(who(two, None).await, Err(CallerAuthError::Ambiguous));
-    assert_eq!(who(two, Some("crm")).await, Err(CallerAuthError::Ambiguous));
+    assert_eq!(who(two, None).await, Err(CallerAuthError::Conflicting));
+    assert_eq!(who(two, Some("crm")).await, Err(CallerAuthError::Conflicting));
 }
 
 #[actix_web::test]

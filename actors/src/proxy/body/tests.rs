@@ -27,6 +27,16 @@ async fn no_body_is_empty_and_can_be_sent_at_will() {
 }
 
 #[tokio::test]
+async fn empty_chunks_are_no_part_of_a_body() {
+    let source = source(&["", "ab", "", "", "cd", ""], None, None);
+    let mut body = source.attempt(&TOKEN_HEADER);
+    for expected in ["ab", "cd"] {
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), expected);
+    }
+    assert!(body.frame().await.is_none() && source.is_finished());
+}
+
+#[tokio::test]
 async fn a_small_body_of_known_length_can_be_sent_again_at_any_point() {
     let source = source(&["ab", "cd", "ef"], Some(6), None);
     let mut first = source.attempt(&TOKEN_HEADER);

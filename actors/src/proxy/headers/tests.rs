@@ -239,3 +239,55 @@ fn only_free_headers_can_carry_a_token() {
         assert!(!may_carry_token(name), "{name}");
     }
 }
+
+#[test]
+fn trailers_are_announced_where_they_can_come_and_only_those_that_pass() {
+    let announced =
+        [("trailer", "X-Checksum, Authorization,, Content-Length, grpc-status"), ("trailer", "X_Api_Key")];
+    let of = |length| {
+        let lines = forward_as(&announced, length).unwrap();
+        lines.into_iter().filter(|line| line.starts_with("trailer:")).collect::<Vec<_>>()
+    };
+    assert_eq!(of(RequestLength::Chunked), ["trailer: grpc-status", "trailer: x-checksum"]);
+    assert!(of(RequestLength::Exact(5)).is_empty());
+    let named_away = [("connection", "trailer"), ("trailer", "x-checksum")];
+    let lines = forward_as(&named_away, RequestLength::Chunked).unwrap();
+    assert!(!lines.iter().any(|line| line.starts_with("trailer:")), "{lines:?}");
+}
+
+#[test]
+fn trailers_pass_unless_they_came_too_late() {
+    let own = HeaderName::from_static("x-shop-token");
+    let map = |names: &[&str]| {
+        let line = |name: &&str| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("v"));
+        names.iter().map(line).collect::<HeaderMap>()
+    };
+    let too_late = [
+        "transfer-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "authorization",
+        "dpop",
+        "x-api-key",
+        "cookie",
+        "set-cookie",
+        "te",
+        "connection",
+        "x-forwarded-for",
+        "claviger-subject",
+        "via",
+        "cache-control",
+        "if-match",
+        "trailer",
+        "proxy-authorization",
+    ];
+    for name in too_late {
+        assert_eq!(request_trailers(&map(&[name]), &own), None, "{name}");
+        assert_eq!(response_trailers(map(&[name])), None, "{name}");
+    }
+    let all = map(&["x-checksum", "grpc-status", "x-shop-token", "etag"]);
+    assert_eq!(response_trailers(all.clone()), Some(all.clone()));
+    assert_eq!(request_trailers(&all, &own), Some(map(&["x-checksum", "grpc-status", "etag"])));
+    assert_eq!(request_trailers(&map(&["x_shop_token"]), &own), None);
+}

@@ -224,19 +224,28 @@ pub(super) async fn attempt(
             Attempt::Failed(late)
         }
         Ok(Ok(response)) => Attempt::Answered(response, Hold::Http2(slot)),
-        Ok(Err(failure)) if failure.message().is_some() => Attempt::NotSent(None),
+        Ok(Err(failure)) if failure.message().is_some() => {
+            slot.retire();
+            Attempt::NotSent(None)
+        }
         Ok(Err(failure)) => {
             let error = failure.into_error();
+            if cause(&error).is_none_or(|cause| !cause.is_reset()) {
+                slot.retire();
+            }
             exchange.failed(verdict(&error), &error)
         }
     }
 }
 
+/// What HTTP/2 says of a failure; `None` if it is the network's.
+fn cause(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
 /// What a failure says about the request.
 fn verdict(error: &hyper::Error) -> fn(UpstreamError) -> Attempt {
-    let Some(cause) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
-        return Attempt::Lost;
-    };
+    let Some(cause) = cause(error) else { return Attempt::Lost };
     let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
     // A stream hears of GOAWAY only if it came after the last that was looked at (RFC 9113 section 6.8).
     if cause.is_remote() && (refused || cause.is_go_away()) {

@@ -193,8 +193,10 @@ impl UpstreamPool {
                 Attempt::Answered(response, hold) => return self.answered(response, hold, exchange).await,
                 // A connection from the pool may have ended while it lay idle. On a new one, a failure
                 // is final.
-                Attempt::NotSent(_) if fresh => return Err(UpstreamError::closed(exchange.origin)),
-                Attempt::NotSent(request) => unsent = request,
+                Attempt::NotSent(request) if !fresh => unsent = request,
+                // Of HTTP/2 a new one, too, may have been told meanwhile to take no more.
+                Attempt::NotSent(None) if refusals < MOST_REFUSALS => refusals += 1,
+                Attempt::NotSent(_) => return Err(UpstreamError::closed(exchange.origin)),
                 Attempt::Refused(_) if refusals < MOST_REFUSALS && exchange.body.is_replayable() => {
                     refusals += 1;
                 }

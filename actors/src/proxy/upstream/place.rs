@@ -160,7 +160,9 @@ impl Place {
     }
 
     pub(super) fn idle_connections(&self) -> usize {
-        let resting = self.multiplexed.iter().filter(|connection| connection.idle_for().is_some());
+        let resting =
+            |connection: &&Rc<Multiplexed>| !connection.is_over() && connection.idle_for().is_some();
+        let resting = self.multiplexed.iter().filter(resting);
         self.idle.len() + resting.count()
     }
 }

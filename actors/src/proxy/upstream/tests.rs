@@ -141,12 +141,8 @@ async fn get_as(
 ) -> Result<String, UpstreamError> {
     let body = BodySource::empty();
     let exchange = Exchange { tls, ..exchange(origin, &body) };
-    let mut response = pool.send(&exchange).await?;
-    let mut read = Vec::new();
-    while let Some(chunk) = poll_fn(|cx| response.body.poll_data(cx)).await {
-        read.extend_from_slice(&chunk?);
-    }
-    Ok(String::from_utf8(read).unwrap())
+    let fetched = fetch::fetch(pool, &exchange).await?;
+    Ok(String::from_utf8(fetched.body).unwrap())
 }
 
 #[tokio::test]

@@ -349,6 +349,7 @@ async fn an_event_is_handed_on_at_once() {
             async move {
                 let mut send = respond.send_response(Response::new(()), false).unwrap();
                 for _ in 0..3 {
+                    send.send_data(Bytes::new(), false).unwrap();
                     send.send_data(Bytes::from_static(b"data: x\n\n"), false).unwrap();
                     // The next comes only once this one was seen.
                     wait.notified().await;

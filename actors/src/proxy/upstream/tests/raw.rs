@@ -64,7 +64,7 @@ impl Peer {
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
-        self.0.write_all(&frame).await.unwrap();
+        let _ = self.0.write_all(&frame).await;
     }
 
     /// The head of an answer with status 200.
