@@ -245,7 +245,7 @@ impl Endpoints {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let mixed = mixed ^ (mixed >> 31);
-        let below = |bits: u64, count: u32| u32::try_from((bits & 0xffff_ffff) * u64::from(count) >> 32);
+        let below = |bits: u64, count: u32| u32::try_from(((bits & 0xffff_ffff) * u64::from(count)) >> 32);
         let one = below(mixed, count).unwrap_or(0);
         let further = below(mixed >> 32, count - 1).unwrap_or(0) + 1;
         (one, (one + further) % count)
