@@ -19,13 +19,14 @@ use claviger_actors::protocol::secret::Secret;
 use claviger_actors::protocol::template::fits_a_value;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
-    Recalled,
+    Recalled, Remembered,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -33,8 +34,6 @@ pub const CHALLENGE: &str = "Bearer realm=\"claviger\"";
 
 /// Longest token looked at, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
-/// Verified tokens kept.
-const MAX_VERDICTS: usize = 10_000;
 /// How long a verified token stays known: its key may be withdrawn.
 const ACCEPTED_FOR: Duration = Duration::from_secs(300);
 
@@ -99,28 +98,42 @@ impl JwtCredential {
 pub(super) fn build(
     callers: &[(Arc<Caller>, ConfiguredCaller)],
     transport: &Arc<dyn Transport>,
+    remembered: &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>> {
     let mut issuers: HashMap<String, Issuer> = HashMap::new();
     for (caller, configured) in callers {
         if let Some(credential) = &configured.jwt {
             let issuer = issuers.entry(credential.issuer.clone()).or_insert_with(|| Issuer {
                 keys: credential.keys.clone(),
-                fetched: JwkSetCache::new(),
+                fetched: remembered.keys.of(&credential.keys),
                 callers: Vec::new(),
             });
             issuer.callers.push((caller.clone(), credential.clone()));
         }
     }
-    let verdicts = Cache::new(MAX_VERDICTS);
+    let verdicts = Cache::new(remembered.most);
     (!issuers.is_empty()).then(|| {
         Box::new(CallerJwts { issuers, transport: transport.clone(), verdicts }) as Box<dyn CallerAuth>
     })
 }
 
+/// Keys that were fetched, by where they are.
+#[derive(Debug, Default)]
+pub(super) struct FetchedKeys(Mutex<BTreeMap<Url, Arc<JwkSetCache>>>);
+
+impl FetchedKeys {
+    fn of(&self, source: &KeySource) -> Arc<JwkSetCache> {
+        match source {
+            KeySource::Uri(url) => self.0.lock().entry(url.clone()).or_default().clone(),
+            KeySource::File { .. } => Arc::default(),
+        }
+    }
+}
+
 /// One issuer and the callers that it issues tokens to.
 struct Issuer {
     keys: KeySource,
-    fetched: JwkSetCache,
+    fetched: Arc<JwkSetCache>,
     callers: Vec<(Arc<Caller>, JwtCredential)>,
 }
 
@@ -222,6 +235,10 @@ impl From<VerifyError<JwtError>> for Refusal {
 impl CallerAuth for CallerJwts {
     fn challenge(&self) -> &'static str {
         CHALLENGE
+    }
+
+    fn kept(&self) -> usize {
+        self.verdicts.len()
     }
 
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {

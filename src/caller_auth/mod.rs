@@ -17,8 +17,10 @@ use claviger_actors::clock::Timestamp;
 use claviger_actors::protocol::identifiers::{CallerId, RouteId, Subject};
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::proxy::rate_limit::RateLimit;
+use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use thiserror::Error;
 
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
@@ -157,6 +159,11 @@ pub trait CallerAuth: Send + Sync {
         false
     }
 
+    /// How many verdicts it keeps now.
+    fn kept(&self) -> usize {
+        0
+    }
+
     /// Looks at a request's credential without waiting.
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled;
 
@@ -170,8 +177,45 @@ pub trait CallerAuth: Send + Sync {
 
 /// Sets a method up for the callers that have its credential; `None` if none has. Keys that are
 /// somewhere else are fetched through the transport.
-pub type BuildMethod =
-    fn(&[(Arc<Caller>, ConfiguredCaller)], &Arc<dyn Transport>) -> Option<Box<dyn CallerAuth>>;
+pub type BuildMethod = fn(
+    &[(Arc<Caller>, ConfiguredCaller)],
+    &Arc<dyn Transport>,
+    &Arc<Remembered>,
+) -> Option<Box<dyn CallerAuth>>;
+
+/// Credentials of each kind that are kept as verified, unless configured.
+pub const VERIFIED_CREDENTIALS: usize = 10_000;
+
+/// What is costly to find out, and outlives the callers' configuration: none of it says who anybody is.
+#[derive(Debug)]
+pub struct Remembered {
+    /// Credentials of each kind that are kept as verified.
+    most: usize,
+    passwords: http_basic::RightPasswords,
+    keys: jwt::FetchedKeys,
+    /// What callers with a rate have had of it: another configuration fills no bucket.
+    rates: Mutex<BTreeMap<CallerId, Arc<RateLimit>>>,
+}
+
+impl Remembered {
+    fn holding(most: usize) -> Arc<Self> {
+        let passwords = http_basic::RightPasswords::holding(most);
+        Arc::new(Self { most, passwords, keys: jwt::FetchedKeys::default(), rates: Mutex::default() })
+    }
+
+    /// Lets callers whose rate is as before go on with what they have had.
+    fn go_on_with_rates(&self, callers: &mut [ConfiguredCaller]) {
+        let mut rates = self.rates.lock();
+        let before = std::mem::take(&mut *rates);
+        for ConfiguredCaller { caller, .. } in callers {
+            let Some(rate) = &mut caller.rate else { continue };
+            if let Some(known) = before.get(&caller.id).filter(|known| known.rate() == rate.rate()) {
+                rate.clone_from(known);
+            }
+            rates.insert(caller.id.clone(), rate.clone());
+        }
+    }
+}
 
 /// One way to tell who is calling, and how it is set up.
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +236,8 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
 
 /// All callers, and how each is told.
 pub struct CallerDirectory {
+    remembered: Arc<Remembered>,
+    routes: Option<Arc<RoutingTable>>,
     methods: Vec<Box<dyn CallerAuth>>,
     challenges: Vec<&'static str>,
 }
@@ -199,10 +245,58 @@ pub struct CallerDirectory {
 impl CallerDirectory {
     /// Gathers callers. Two with the same credential are a configuration error found before.
     pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
+        Self::remembering(VERIFIED_CREDENTIALS, callers, transport)
+    }
+
+    /// As [`CallerDirectory::new`]; at most so many credentials of each kind are kept as verified.
+    pub fn remembering(
+        most: usize,
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+    ) -> Self {
+        Self::over(callers, transport, Remembered::holding(most))
+    }
+
+    /// Credentials that are kept as verified now, right and wrong ones.
+    pub fn verified_credentials(&self) -> usize {
+        self.methods.iter().map(|method| method.kept()).sum()
+    }
+
+    /// With the routes that were configured together with the callers: who is let in by the one is led by
+    /// the other, and both are exchanged at once.
+    #[must_use]
+    pub fn with_routes(self, routes: Arc<RoutingTable>) -> Self {
+        Self { routes: Some(routes), ..self }
+    }
+
+    /// The routes that go with the callers, if any do.
+    pub fn routes(&self) -> Option<&RoutingTable> {
+        self.routes.as_deref()
+    }
+
+    /// Other callers in the place of these. A credential of one who stays is not verified anew.
+    #[must_use]
+    pub fn succeeded_by(
+        &self,
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+    ) -> Self {
+        Self::over(callers, transport, self.remembered.clone())
+    }
+
+    fn over(
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+        remembered: Arc<Remembered>,
+    ) -> Self {
+        let mut callers: Vec<_> = callers.into_iter().collect();
+        remembered.go_on_with_rates(&mut callers);
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let methods: Vec<_> =
-            CALLER_AUTH_METHODS.iter().filter_map(|method| (method.build)(&callers, transport)).collect();
+        let methods: Vec<_> = CALLER_AUTH_METHODS
+            .iter()
+            .filter_map(|method| (method.build)(&callers, transport, &remembered))
+            .collect();
         let mut challenges: Vec<_> = methods
             .iter()
             .filter(|method| !method.is_last_resort())
@@ -211,7 +305,7 @@ impl CallerDirectory {
         if challenges.is_empty() {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
-        Self { methods, challenges }
+        Self { remembered, routes: None, methods, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a

@@ -87,7 +87,7 @@ async fn every_kind_of_call_passes_with_the_token() {
     let results = call_all(gateway.config.proxy, "Basic bm9ib2R5Om5vdGhpbmc=").await;
     let refused = &results["unary"];
     assert_eq!((messages(refused).len(), refused["code"].as_u64()), (0, Some(UNAUTHENTICATED)), "{refused}");
-    gateway.assert_no_secret_in_log(&[token]);
+    gateway.assert_no_secret_in_log(&[token.to_owned()]);
 }
 
 fn opened(actor: &Value) -> Option<u64> {

@@ -4,6 +4,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::{App, Error, test as server};
+use claviger_actors::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
@@ -18,6 +19,7 @@ async fn state() -> AdminState {
         token: None,
         certificates: false,
         bind: HOST.parse().unwrap(),
+        configuration: ConfigurationStatus::new(Timestamp::from_secs(1_700_000_000)),
     }
 }
 
