@@ -33,6 +33,7 @@ use crate::listeners::admin::configuration::ConfigurationStatus;
 use crate::listeners::admin::metrics::Sources;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
+use crate::listeners::proxy::load::Load;
 use crate::listeners::public::{self, PublicState};
 use crate::listeners::server::{Handlers, ListenerSettings, TlsSource, application, listen};
 use crate::listeners::tls::{ListenerTls, ListenerTlsError, ListenersTls};
@@ -41,9 +42,6 @@ use crate::signals::{self, StopSignals};
 use handover::{HandoverError, Heir, Predecessor, Program};
 use reload::{Reloadable, Reloader};
 use sockets::Sockets;
-
-/// Connections kept in memory; the others are read from the store when they are needed.
-const CACHED_CONNECTIONS: usize = 100_000;
 
 /// Time that exchanges with providers and saves have beyond `server.drain_timeout`.
 const SAVE_GRACE: Duration = Duration::from_secs(5);
@@ -151,16 +149,20 @@ impl RunningApp {
             transport: transport.clone(),
             clock: Arc::new(SystemClock),
             entropy,
-            cached_connections: CACHED_CONNECTIONS,
+            cached_connections: config.limits.cached_connections,
         })
         .await?;
 
         let public_url = config.server.public_url;
-        let callers = CallerDirectory::new(config.callers, &transport).with_routes(gateway.routes());
+        let callers =
+            CallerDirectory::remembering(config.limits.verified_credentials, config.callers, &transport)
+                .with_routes(gateway.routes());
         let callers = Arc::new(ArcSwap::from_pointee(callers));
-        let upstream = Arc::new(UpstreamSettings::new(tls));
+        let mut upstream = UpstreamSettings::new(tls);
+        upstream.max_idle_per_origin = config.limits.idle_connections;
         let proxy_state =
-            ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), upstream, digest);
+            ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), Arc::new(upstream), digest)
+                .with_load(Load::new(&config.limits));
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
         let listener_counts: BTreeMap<&'static str, Arc<ListenerCounts>> =
             ["proxy", "public", "admin"].into_iter().map(|name| (name, Arc::default())).collect();

@@ -34,8 +34,6 @@ pub const CHALLENGE: &str = "Bearer realm=\"claviger\"";
 
 /// Longest token looked at, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
-/// Verified tokens kept.
-const MAX_VERDICTS: usize = 10_000;
 /// How long a verified token stays known: its key may be withdrawn.
 const ACCEPTED_FOR: Duration = Duration::from_secs(300);
 
@@ -113,7 +111,7 @@ pub(super) fn build(
             issuer.callers.push((caller.clone(), credential.clone()));
         }
     }
-    let verdicts = Cache::new(MAX_VERDICTS);
+    let verdicts = Cache::new(remembered.most);
     (!issuers.is_empty()).then(|| {
         Box::new(CallerJwts { issuers, transport: transport.clone(), verdicts }) as Box<dyn CallerAuth>
     })
@@ -234,7 +232,7 @@ impl CallerAuth for CallerJwts {
     }
 
     fn verdicts(&self) -> Option<Verdicts> {
-        Some(Verdicts { kept: self.verdicts.len(), most: MAX_VERDICTS })
+        Some(Verdicts::of(self.verdicts.len(), self.verdicts.capacity()))
     }
 
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {

@@ -18,9 +18,11 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
 use claviger_actors::protocol::identifiers::{CallerId, RouteId, Subject};
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::proxy::rate_limit::RateLimit;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use thiserror::Error;
 
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
@@ -38,6 +40,8 @@ pub struct Caller {
     pub routes: BTreeSet<RouteId>,
     /// Whether it may send `Claviger-Subject`.
     pub may_name_subject: bool,
+    /// How many calls it may make per time.
+    pub rate: Option<Arc<RateLimit>>,
 }
 
 /// A caller and the credentials by which it is known.
@@ -153,6 +157,12 @@ pub struct Verdicts {
     pub most: usize,
 }
 
+impl Verdicts {
+    fn of(kept: usize, most: u64) -> Self {
+        Self { kept, most: usize::try_from(most).unwrap_or(usize::MAX) }
+    }
+}
+
 /// A way to tell who is calling.
 pub trait CallerAuth: Send + Sync {
     /// What to answer with in `WWW-Authenticate` (RFC 9110 section 11.6.1).
@@ -193,11 +203,38 @@ pub type BuildMethod = fn(
     &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>>;
 
+/// Credentials of each kind that are kept as verified, unless configured.
+pub const VERIFIED_CREDENTIALS: usize = 10_000;
+
 /// What is costly to find out, and outlives the callers' configuration: none of it says who anybody is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Remembered {
+    /// Credentials of each kind that are kept as verified.
+    most: usize,
     passwords: http_basic::RightPasswords,
     keys: jwt::FetchedKeys,
+    /// What callers with a rate have had of it: another configuration fills no bucket.
+    rates: Mutex<BTreeMap<CallerId, Arc<RateLimit>>>,
+}
+
+impl Remembered {
+    fn holding(most: usize) -> Arc<Self> {
+        let passwords = http_basic::RightPasswords::holding(most);
+        Arc::new(Self { most, passwords, keys: jwt::FetchedKeys::default(), rates: Mutex::default() })
+    }
+
+    /// Lets callers whose rate is as before go on with what they have had.
+    fn go_on_with_rates(&self, callers: &mut [ConfiguredCaller]) {
+        let mut rates = self.rates.lock();
+        let before = std::mem::take(&mut *rates);
+        for ConfiguredCaller { caller, .. } in callers {
+            let Some(rate) = &mut caller.rate else { continue };
+            if let Some(known) = before.get(&caller.id).filter(|known| known.rate() == rate.rate()) {
+                rate.clone_from(known);
+            }
+            rates.insert(caller.id.clone(), rate.clone());
+        }
+    }
 }
 
 /// One way to tell who is calling, and how it is set up.
@@ -234,7 +271,21 @@ pub struct CallerDirectory {
 impl CallerDirectory {
     /// Gathers callers. Two with the same credential are a configuration error found before.
     pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
-        Self::over(callers, transport, Arc::default())
+        Self::remembering(VERIFIED_CREDENTIALS, callers, transport)
+    }
+
+    /// As [`CallerDirectory::new`]; at most so many credentials of each kind are kept as verified.
+    pub fn remembering(
+        most: usize,
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+    ) -> Self {
+        Self::over(callers, transport, Remembered::holding(most))
+    }
+
+    /// Credentials that are kept as verified now, right and wrong ones.
+    pub fn verified_credentials(&self) -> usize {
+        self.verdicts().map(|(_, verdicts)| verdicts.kept).sum()
     }
 
     /// With the routes that were configured together with the callers: who is let in by the one is led by
@@ -264,6 +315,8 @@ impl CallerDirectory {
         transport: &Arc<dyn Transport>,
         remembered: Arc<Remembered>,
     ) -> Self {
+        let mut callers: Vec<_> = callers.into_iter().collect();
+        remembered.go_on_with_rates(&mut callers);
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
         let set_up = |method: &CallerAuthMethod| {

@@ -4,10 +4,11 @@
 //! it. What is asked is checked in this order, so that a caller without credentials learns nothing but
 //! that its request is malformed:
 //!
+//! 0. whether there is room for one more call (`load`);
 //! 1. method (`CONNECT` and `TRACE` are not served), path policy, `Host`, `Expect`;
 //! 2. who calls;
 //! 3. route, whether the caller may use it, with this method, for this subject;
-//! 4. the size of the body;
+//! 4. the size of the body, and how many calls its caller and its route may make;
 //! 5. the token, and only then the upstream.
 //!
 //! Requests come in and answers go out by `http1` and `http2`; what is between is the same for both.
@@ -25,6 +26,7 @@ pub mod gateway;
 mod gather;
 mod http1;
 mod http2;
+pub mod load;
 mod possession;
 mod request_id;
 mod token;
@@ -58,6 +60,7 @@ use crate::counts::{CallCounter, CallCounts};
 use answer::Passing;
 use asked::{Arrival, Asked};
 use gateway::ProxyGateway;
+use load::Load;
 use request_id::{RequestId, RequestIds};
 
 pub use http1::Http1Body;
@@ -71,6 +74,7 @@ pub struct ProxyState<G = GatewayHandle> {
     upstream: Arc<UpstreamSettings>,
     digest: CallDigest,
     counts: CallCounts,
+    load: Load,
     workers: Arc<AtomicUsize>,
 }
 
@@ -85,8 +89,14 @@ impl<G: ProxyGateway> ProxyState<G> {
         upstream: Arc<UpstreamSettings>,
         digest: CallDigest,
     ) -> Self {
-        let (counts, workers) = (CallCounts::default(), Arc::default());
-        Self { gateway, callers, public_url, upstream, digest, counts, workers }
+        let (counts, load) = (CallCounts::default(), Load::default());
+        Self { gateway, callers, public_url, upstream, digest, counts, load, workers: Arc::default() }
+    }
+
+    /// With these limits in the place of the usual ones.
+    #[must_use]
+    pub fn with_load(self, load: Load) -> Self {
+        Self { load, ..self }
     }
 
     /// What all workers count.
@@ -116,6 +126,7 @@ impl<G: ProxyGateway> ProxyState<G> {
             shared_subject: Subject::shared(),
             digest: self.digest.clone(),
             counter: self.counts.counter(),
+            load: self.load.clone(),
         });
         let for_http1 = desk.clone();
         let http2: Http2Handler =
@@ -139,6 +150,7 @@ struct Desk<G: ProxyGateway> {
     shared_subject: Subject,
     digest: CallDigest,
     counter: CallCounter,
+    load: Load,
 }
 
 impl<G: ProxyGateway> Desk<G> {
@@ -209,8 +221,10 @@ async fn answer_on<G: ProxyGateway>(
     body: impl FnOnce() -> Incoming,
     id: &RequestId,
 ) -> Result<Passing, HttpResponse> {
+    let occupied = desk.load.enter(arrival.head, id).map_err(|problem| problem.response())?;
     let now = desk.gateway.now();
     let asked = Asked::of(arrival).map_err(|refusal| refusal.problem(id).response())?;
+    let mut on_route = None;
     let (call, connection) = loop {
         let callers = desk.callers.load();
         let caller = callers
@@ -223,6 +237,11 @@ async fn answer_on<G: ProxyGateway>(
         };
         let call = admitted.map_err(|problem| problem.response())?;
         *taken = Some(call.route.clone());
+        // Once a call, though it may have to be led anew.
+        if on_route.is_none() {
+            let held = load::admit(&caller.caller, &call.route, id);
+            on_route = Some(held.map_err(|problem| problem.response())?);
+        }
         if let Some(connection) = token::at_hand(desk, &call, now) {
             break (call, connection);
         }
@@ -234,5 +253,5 @@ async fn answer_on<G: ProxyGateway>(
             Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
         }
     };
-    forward::forward(desk, &asked, &call, connection, body, id).await
+    forward::forward(desk, &asked, &call, connection, body, (occupied, on_route.flatten()), id).await
 }

@@ -36,6 +36,7 @@ mod real_servers;
 mod refresh;
 mod reload;
 mod requests;
+mod resilience;
 mod restart;
 mod shutdown;
 mod templates;

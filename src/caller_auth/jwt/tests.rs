@@ -90,7 +90,7 @@ fn credential(audience: &str, claims: &[(&str, &str)]) -> JwtCredential {
 
 fn caller(name: &str, jwt: JwtCredential) -> ConfiguredCaller {
     let id = CallerId::new(name).unwrap();
-    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false, rate: None };
     ConfiguredCaller { jwt: Some(jwt), ..ConfiguredCaller::new(caller) }
 }
 
