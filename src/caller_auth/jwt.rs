@@ -139,20 +139,14 @@ struct Issuer {
     callers: Vec<(Arc<Caller>, JwtCredential)>,
 }
 
-#[derive(Clone)]
-struct Verdict {
-    caller: AuthenticatedCaller,
-    until: Timestamp,
-}
-
 struct CallerJwts {
     issuers: HashMap<String, Issuer>,
     transport: Arc<dyn Transport>,
-    verdicts: Cache<[u8; 32], Verdict>,
+    verdicts: Cache<[u8; 32], AuthenticatedCaller>,
 }
 
 impl CallerJwts {
-    async fn decide(&self, token: &str, now: Timestamp) -> Result<Verdict, Refusal> {
+    async fn decide(&self, token: &str, now: Timestamp) -> Result<AuthenticatedCaller, Refusal> {
         let jwt = SignedJwt::parse(token, MAX_TOKEN)?;
         let issuer = jwt.unverified("iss").and_then(|iss| self.issuers.get(iss)).ok_or(Refusal::Issuer)?;
         let algorithm = jwt.algorithm(|_| true)?;
@@ -190,8 +184,8 @@ impl CallerJwts {
                 .and_then(|text| Subject::new(text).ok()),
             claims: claims.iter().filter_map(|(name, value)| Some((name.clone(), as_text(value)?))).collect(),
         };
-        let caller = AuthenticatedCaller { caller: caller.clone(), token: Some(Arc::new(token)) };
-        Ok(Verdict { caller, until: exp.min(now.after(ACCEPTED_FOR)) })
+        let until = exp.min(now.after(ACCEPTED_FOR));
+        Ok(AuthenticatedCaller { caller: caller.clone(), token: Some(Arc::new(token)), until })
     }
 }
 
@@ -245,7 +239,7 @@ impl CallerAuth for CallerJwts {
             return Recalled::Refused;
         }
         match self.verdicts.get(&digest_of(token)) {
-            Some(verdict) if now < verdict.until => Recalled::Accepted(verdict.caller),
+            Some(caller) if now < caller.until => Recalled::Accepted(caller),
             _ => Recalled::Unknown,
         }
     }
@@ -259,9 +253,9 @@ impl CallerAuth for CallerJwts {
             let token = bearer_token(presented.headers).unwrap_or_default();
             let text = std::str::from_utf8(token).map_err(|_| CallerAuthError::Refused)?;
             match self.decide(text, now).await {
-                Ok(verdict) => {
-                    self.verdicts.insert(digest_of(token), verdict.clone());
-                    Ok(verdict.caller)
+                Ok(caller) => {
+                    self.verdicts.insert(digest_of(token), caller.clone());
+                    Ok(caller)
                 }
                 Err(refusal @ Refusal::Keys(_)) => {
                     tracing::warn!(%refusal, "a caller's token cannot be verified");

@@ -5,12 +5,14 @@
 pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
+pub mod known;
 pub mod mtls;
 pub mod peer_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
@@ -24,6 +26,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
+pub use known::KnownCaller;
 pub use peer_certificate::{PeerCertificate, SubjectAltName};
 
 /// An internal application that may call the gateway, as configured.
@@ -92,11 +95,13 @@ pub struct AuthenticatedCaller {
     pub caller: Arc<Caller>,
     /// What its JWT says, if it sent one.
     pub token: Option<Arc<CallerToken>>,
+    /// When its credential has to be looked at anew.
+    pub until: Timestamp,
 }
 
 impl From<Arc<Caller>> for AuthenticatedCaller {
     fn from(caller: Arc<Caller>) -> Self {
-        Self { caller, token: None }
+        Self { caller, token: None, until: Timestamp::from_millis(u64::MAX) }
     }
 }
 
@@ -198,8 +203,12 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
     CallerAuthMethod { name: "mtls", build: mtls::build },
 ];
 
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// All callers, and how each is told.
 pub struct CallerDirectory {
+    /// Tells it from all others of this process.
+    number: u64,
     remembered: Arc<Remembered>,
     routes: Option<Arc<RoutingTable>>,
     methods: Vec<Box<dyn CallerAuth>>,
@@ -253,7 +262,8 @@ impl CallerDirectory {
         if challenges.is_empty() {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
-        Self { remembered, routes: None, methods, challenges }
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { number, remembered, routes: None, methods, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a

@@ -174,7 +174,7 @@ async fn answer<G: ProxyGateway>(
     let (call, connection) = loop {
         let callers = desk.callers.load();
         let caller = callers
-            .authenticate(asked.presented(), now)
+            .authenticate_on(&arrival.connection.known, asked.presented(), now)
             .await
             .map_err(|error| asked.unauthenticated(error, callers.challenges(), id))?;
         let admitted = match callers.routes() {
