@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn serve(outcome: Outcome) -> Result<(), String> {
     match outcome {
         Outcome::Done(_) => Ok(()),
-        Outcome::Serve(config) => app::run(*config).map_err(|error| error.to_string()),
+        Outcome::Serve(config, file) => app::run(*config, file).map_err(|error| error.to_string()),
         Outcome::Demo { port_base } => demo::run(port_base).map_err(|error| error.to_string()),
     }
 }

@@ -1,4 +1,5 @@
-//! The signals that tell the process to end.
+//! The signals that tell the process to end, to look at its configuration, or to
+//! hand over.
 
 use std::io;
 
@@ -9,6 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// SIGHUP: the configuration has changed. Must be called within a tokio runtime.
+pub(crate) fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+/// SIGUSR2: the program is to be started anew. Must be called within a tokio runtime.
+pub(crate) fn handovers() -> io::Result<Signal> {
+    signal(SignalKind::user_defined2())
 }
 
 impl StopSignals {

@@ -1,6 +1,5 @@
 //! Starts the tree of actors in order, gives handles on it, inspects and drains it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,10 +27,8 @@ use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::template::CallContext;
 use crate::protocol::token::{TokenFingerprint, TokenSet};
-use crate::provider::actor::ProviderActor;
-use crate::provider::context::{ProviderContext, ProviderDeps};
+use crate::provider::context::ProviderDeps;
 use crate::provider::error::TokenError;
-use crate::provider::managed_keys;
 use crate::provider::messages::{
     GetAccessToken, GetConnection, ImportConnection, RefreshAhead, RefreshNow, RevokeConnection,
 };
@@ -47,6 +44,7 @@ use crate::supervision::{
 use crate::token_store::actor::TokenStoreActor;
 use crate::token_store::messages::{ConnectionPage, ListConnections, StoredConnection};
 use crate::transport::Transport;
+use profiles::{RunningProfile, RunningProfiles};
 
 /// Deadline of what a person or an operator waits for: two requests to a provider, and the store.
 const ASK_DEADLINE: Duration = Duration::from_secs(30);
@@ -81,16 +79,13 @@ mod device;
 mod operator;
 pub mod people;
 mod ports;
-
-struct Provider {
-    context: Arc<ProviderContext>,
-    actor: ActorRef<ProviderActor>,
-}
+mod profiles;
+pub mod reload;
 
 struct Engine {
     routing: ArcSwap<RoutingTable>,
     connections: Connections,
-    providers: BTreeMap<ProfileId, Provider>,
+    profiles: Arc<RunningProfiles>,
     store: ActorRef<TokenStoreActor>,
     registrar: ActorRef<FlowRegistrar>,
     supervisor: SupervisorHandle,
@@ -98,6 +93,7 @@ struct Engine {
     entropy: Arc<dyn Entropy>,
     unsaved: Arc<AtomicUsize>,
     draining: AtomicBool,
+    late_requests: AtomicUsize,
 }
 
 /// The way into the engine for listeners. Cheap to clone, usable from any thread. Listeners reach
@@ -107,7 +103,7 @@ pub struct GatewayHandle(Arc<Engine>);
 
 impl fmt::Debug for GatewayHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GatewayHandle").field("profiles", &self.0.providers.keys()).finish_non_exhaustive()
+        f.debug_struct("GatewayHandle").field("profiles", &self.0.profiles).finish_non_exhaustive()
     }
 }
 
@@ -166,31 +162,15 @@ impl GatewayHandle {
             connections: connections.clone(),
             unsaved: unsaved.clone(),
         };
-        let providers: BTreeMap<_, _> = profiles
-            .into_iter()
-            .map(|profile| {
-                let id = profile.registration.profile.clone();
-                let context = Arc::new(ProviderContext::new(profile, &deps));
-                let shared = context.clone();
-                let actor = supervisor.start_child(ChildSpec {
-                    id: id.to_string(),
-                    policy: RestartPolicy::default(),
-                    arbiter: arbiter.clone(),
-                    factory: Box::new(move |guard| ProviderActor::new(shared.clone(), guard)),
-                });
-                (id, Provider { context, actor })
-            })
-            .collect();
-
-        for provider in providers.values() {
-            managed_keys::maintain(&provider.context).await?;
-        }
-        let registrar = ports::start_registrar(&supervisor, arbiter, &providers, &store, &clock, &entropy);
+        let profiles =
+            Arc::new(RunningProfiles::start(profiles, deps, supervisor.clone(), arbiter.clone()).await?);
+        let flow_profiles = profiles.for_flows();
+        let registrar = ports::start_registrar(&supervisor, arbiter, flow_profiles, &store, &clock, &entropy);
         let routing = ArcSwap::from_pointee(routing);
         Ok(Self(Arc::new(Engine {
             routing,
             connections,
-            providers,
+            profiles,
             store,
             registrar,
             supervisor,
@@ -198,6 +178,7 @@ impl GatewayHandle {
             entropy,
             unsaved,
             draining: AtomicBool::new(false),
+            late_requests: AtomicUsize::new(0),
         })))
     }
 
@@ -213,18 +194,19 @@ impl GatewayHandle {
 
     /// One profile.
     pub fn profile(&self, id: &ProfileId) -> Option<Arc<Profile>> {
-        self.0.providers.get(id).map(|provider| provider.context.profile.clone())
+        self.0.profiles.get(id).map(|running| running.profile())
     }
 
     /// All profiles, in order of their names.
     pub fn profiles(&self) -> Vec<Arc<Profile>> {
-        self.0.providers.values().map(|provider| provider.context.profile.clone()).collect()
+        self.0.profiles.all().values().map(RunningProfile::profile).collect()
     }
 
     /// The public keys that profiles sign with, each once, in the order of the profiles (RFC 7517).
     pub fn published_keys(&self) -> Vec<serde_json::Value> {
-        let profiles = self.0.providers.values().map(|provider| &provider.context.profile);
-        let keys = profiles.flat_map(|profile| profile.signing_keys()).flat_map(SigningKeys::published);
+        let profiles = self.profiles();
+        let keys =
+            profiles.iter().flat_map(|profile| profile.signing_keys()).flat_map(SigningKeys::published);
         signing_keys::public_set(keys)
     }
 
@@ -256,7 +238,9 @@ impl GatewayHandle {
         deadline: Duration,
     ) -> Result<Arc<Connection>, TokenError> {
         let message = GetAccessToken { subject: id.subject.clone(), origin, rejected, call };
-        let answer = self.provider(&id.profile)?.actor.ask_idempotent(message, deadline).await;
+        let running = self.0.profiles.get_or_leaving(&id.profile);
+        let running = running.ok_or_else(|| ask_error(&id.profile, AskError::Stopped))?;
+        let answer = running.actor.ask_idempotent(message, deadline).await;
         answer.map_err(|error| ask_error(&id.profile, error))?
     }
 
@@ -265,8 +249,8 @@ impl GatewayHandle {
     pub fn refresh_ahead(&self, id: &ConnectionId, call: &Arc<CallContext>) {
         let claimed =
             self.0.connections.get(id).is_none_or(|connection| connection.claim_refresh(self.now()));
-        if let Some(provider) = self.0.providers.get(&id.profile).filter(|_| claimed) {
-            let _ = provider.actor.tell(RefreshAhead { subject: id.subject.clone(), call: call.clone() });
+        if claimed && let Some(running) = self.0.profiles.get(&id.profile) {
+            let _ = running.actor.tell(RefreshAhead { subject: id.subject.clone(), call: call.clone() });
         }
     }
 
@@ -342,7 +326,7 @@ impl GatewayHandle {
         let message = GetConnection { subject: id.subject.clone() };
         let answer = provider.actor.ask_idempotent(message, ASK_DEADLINE).await;
         let connection = answer.map_err(|error| ask_error(&id.profile, error))??;
-        Ok(connection.map(|connection| self.view(provider, &connection)))
+        Ok(connection.map(|connection| self.view(&provider, &connection)))
     }
 
     /// Refreshes now, whatever the token's age.
@@ -353,7 +337,7 @@ impl GatewayHandle {
         let provider = self.provider(&id.profile)?;
         let answer = provider.actor.ask(RefreshNow { subject: id.subject.clone() }, ASK_DEADLINE).await;
         let connection = answer.map_err(|error| ask_error(&id.profile, error))??;
-        Ok(self.view(provider, &connection))
+        Ok(self.view(&provider, &connection))
     }
 
     /// Revokes at the provider and forgets. `Ok(false)` if there was none.
@@ -379,15 +363,17 @@ impl GatewayHandle {
         let message = ImportConnection { subject: id.subject.clone(), tokens };
         let answer = provider.actor.ask(message, ASK_DEADLINE).await;
         let connection = answer.map_err(|error| ask_error(&id.profile, error))??;
-        Ok(self.view(provider, &connection))
+        Ok(self.view(&provider, &connection))
     }
 
     /// One report for every actor. The flows' registrar is no flow, so that it has a row only while
     /// something is to be told of it.
     pub async fn inspect(&self) -> Vec<ActorReport> {
         let mut reports = self.0.supervisor.inspect().await;
-        reports.retain(|report| {
-            report.kind != ActorKind::Flow || report.id != FlowRegistrar::ID || report.is_troubled()
+        reports.retain(|report| match report.kind {
+            ActorKind::Flow => report.id != FlowRegistrar::ID || report.is_troubled(),
+            ActorKind::Provider => self.0.profiles.all().keys().any(|id| id.as_str() == report.id),
+            _ => true,
         });
         reports
     }
@@ -416,28 +402,44 @@ impl GatewayHandle {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the gateway is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that came since [`GatewayHandle::begin_draining`].
+    pub fn note_late_request(&self) {
+        self.0.late_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests so far that came since [`GatewayHandle::begin_draining`].
+    pub fn late_requests(&self) -> usize {
+        self.0.late_requests.load(Ordering::Relaxed)
+    }
+
     /// Waits until no exchange is under way and every token set is durable, at most `deadline`.
     /// Returns whether that was reached.
     pub async fn drain(&self, deadline: Duration) -> bool {
         let idle = async {
-            while self.0.providers.values().any(|provider| !provider.context.flights.is_empty()) {
+            while self.0.profiles.has_flights() {
                 tokio::time::sleep(DRAIN_POLL).await;
             }
         };
         tokio::time::timeout(deadline, idle).await.is_ok()
     }
 
-    fn provider(&self, id: &ProfileId) -> Result<&Provider, TokenError> {
-        self.0.providers.get(id).ok_or_else(|| ask_error(id, AskError::Stopped))
+    fn provider(&self, id: &ProfileId) -> Result<RunningProfile, TokenError> {
+        self.0.profiles.get(id).ok_or_else(|| ask_error(id, AskError::Stopped))
     }
 
-    fn view(&self, provider: &Provider, connection: &Connection) -> ConnectionView {
-        connection.view(self.now(), provider.context.flights.is_running(&connection.id.subject))
+    fn view(&self, running: &RunningProfile, connection: &Connection) -> ConnectionView {
+        let context = running.current.get();
+        connection.view(self.now(), context.flights.is_running(&connection.id.subject))
     }
 
     fn view_stored(&self, stored: &StoredConnection) -> ConnectionView {
-        match self.0.providers.get(&stored.id.profile) {
-            Some(provider) => self.view(provider, &provider.context.shown(stored)),
+        match self.0.profiles.get(&stored.id.profile) {
+            Some(running) => self.view(&running, &running.current.get().shown(stored)),
             None => stored.view_without_profile(self.now()),
         }
     }

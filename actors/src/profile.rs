@@ -31,9 +31,27 @@ pub struct Profile {
     pub client_auth_name: &'static str,
     /// The origins of all routes that use this profile: what a new token set is bound to.
     pub origins: OriginSet,
+    /// Stands for all that the profile was made of; `None` is like no other.
+    pub made_of: Option<ProfileDigest>,
+}
+
+/// A keyed digest of everything that a profile was made of, its secrets and files among them. It says
+/// nothing about them without the key, and is equal only for what was made of the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ProfileDigest(pub [u8; 32]);
+
+impl fmt::Debug for ProfileDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProfileDigest(***)")
+    }
 }
 
 impl Profile {
+    /// Whether `other` was made of the same, so that either may stand for both.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.made_of.is_some() && self.made_of == other.made_of && self.origins == other.origins
+    }
+
     /// What has to be gathered of a call for a token request, beyond its subject.
     pub fn call_needs(&self) -> CallNeeds {
         let params = [true, false].into_iter().flat_map(|refresh| self.registration.further_params(refresh));

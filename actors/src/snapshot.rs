@@ -47,6 +47,16 @@ impl Connections {
         self.0.insert(connection.id.clone(), connection);
     }
 
+    /// Forgets a connection, unless `keep` says otherwise.
+    pub(crate) fn remove_unless(&self, id: &ConnectionId, keep: impl FnOnce(&Connection) -> bool) {
+        self.0.remove_if(id, |connection| !keep(connection));
+    }
+
+    /// Forgets all connections that `which` tells. Takes as long as looking at each of them once.
+    pub(crate) fn withdraw(&self, which: impl Fn(&Connection) -> bool) {
+        self.0.retain(|_, connection| !which(connection));
+    }
+
     /// Forgets a connection.
     pub fn remove(&self, id: &ConnectionId) {
         self.0.remove(id);

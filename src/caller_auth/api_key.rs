@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
+    Remembered,
 };
 
 /// The header that brings a key.
@@ -103,6 +104,7 @@ pub fn hash_api_key(key: &Secret) -> String {
 pub(super) fn build(
     callers: &[(Arc<Caller>, ConfiguredCaller)],
     _: &Arc<dyn Transport>,
+    _: &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>> {
     let mut key = Zeroizing::new([0u8; 32]);
     SystemEntropy.fill(&mut *key);

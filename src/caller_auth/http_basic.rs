@@ -27,7 +27,8 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{
-    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled, Verdicts,
+    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
+    Remembered, Verdicts,
 };
 
 /// What a caller without a valid credential is told.
@@ -125,6 +126,7 @@ pub fn check_password_hash(hash: &str) -> Result<(), PasswordHashError> {
 pub(super) fn build(
     callers: &[(Arc<Caller>, ConfiguredCaller)],
     _: &Arc<dyn Transport>,
+    remembered: &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>> {
     let users: HashMap<_, _> = callers
         .iter()
@@ -133,7 +135,7 @@ pub(super) fn build(
             Some((basic.username, User { caller: caller.clone(), password_hash: basic.password_hash }))
         })
         .collect();
-    (!users.is_empty()).then(|| Box::new(HttpBasic::new(users)) as Box<dyn CallerAuth>)
+    (!users.is_empty()).then(|| Box::new(HttpBasic::new(users, remembered.clone())) as Box<dyn CallerAuth>)
 }
 
 struct User {
@@ -149,8 +151,50 @@ struct Verdict {
 
 type Digest = [u8; 32];
 
+/// Passwords that were found to be right for a hash, each until when, under a keyed digest of both.
+pub(super) struct RightPasswords {
+    key: hmac::Key,
+    until: Cache<Digest, Timestamp>,
+}
+
+impl Default for RightPasswords {
+    fn default() -> Self {
+        Self { key: new_key(), until: Cache::new(MAX_VERDICTS) }
+    }
+}
+
+impl fmt::Debug for RightPasswords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RightPasswords").finish_non_exhaustive()
+    }
+}
+
+impl RightPasswords {
+    fn digest(&self, password: &[u8], hash: &Secret) -> Digest {
+        let mut context = hmac::Context::with_key(&self.key);
+        // A hash has no zero byte in it, so that both have one meaning only.
+        context.update(hash.expose().as_bytes());
+        context.update(&[0]);
+        context.update(password);
+        let mut digest = [0u8; 32];
+        digest.copy_from_slice(context.sign().as_ref());
+        digest
+    }
+
+    fn recall(&self, password: &[u8], hash: &Secret, now: Timestamp) -> Option<Timestamp> {
+        self.until.get(&self.digest(password, hash)).filter(|until| now < *until)
+    }
+}
+
+fn new_key() -> hmac::Key {
+    let mut key = Zeroizing::new([0u8; 32]);
+    SystemEntropy.fill(&mut *key);
+    hmac::Key::new(hmac::HMAC_SHA256, &*key)
+}
+
 struct HttpBasic {
     users: HashMap<String, User>,
+    remembered: Arc<Remembered>,
     /// What the password of an unknown user is verified against, so that it takes as long.
     nobody: Secret,
     key: hmac::Key,
@@ -166,13 +210,12 @@ impl fmt::Debug for HttpBasic {
 }
 
 impl HttpBasic {
-    fn new(users: HashMap<String, User>) -> Self {
-        let mut key = Zeroizing::new([0u8; 32]);
-        SystemEntropy.fill(&mut *key);
+    fn new(users: HashMap<String, User>, remembered: Arc<Remembered>) -> Self {
         Self {
             nobody: hash_of_nobody(users.values().map(|user| user.password_hash.expose())),
             users,
-            key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
+            remembered,
+            key: new_key(),
             verdicts: Cache::new(MAX_VERDICTS),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: AtomicUsize::new(0),
@@ -192,6 +235,13 @@ impl HttpBasic {
         };
         let user = self.users.get(presented.username());
         let hash = user.map_or(&self.nobody, |user| &user.password_hash).clone();
+        let passwords = &self.remembered.passwords;
+        if let Some(user) = user
+            && let Some(until) = passwords.recall(presented.password(), &hash, now)
+        {
+            return Ok(Verdict { caller: Some(user.caller.clone()), until });
+        }
+        let digest = passwords.digest(presented.password(), &hash);
         let _waiting = Waiting::enter(&self.waiting).ok_or(CallerAuthError::Overloaded)?;
         let turn = tokio::time::timeout(LONGEST_WAIT, self.turns.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Err(CallerAuthError::Overloaded) };
@@ -204,7 +254,11 @@ impl HttpBasic {
         let right = verified.await.map_err(|_| CallerAuthError::Overloaded)?;
         let caller = user.filter(|_| right).map(|user| user.caller.clone());
         let kept = if caller.is_some() { ACCEPTED_FOR } else { REFUSED_FOR };
-        Ok(Verdict { caller, until: now.after(kept) })
+        let until = now.after(kept);
+        if caller.is_some() {
+            passwords.until.insert(digest, until);
+        }
+        Ok(Verdict { caller, until })
     }
 }
 

@@ -19,13 +19,14 @@ use claviger_actors::protocol::secret::Secret;
 use claviger_actors::protocol::template::fits_a_value;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
-    Recalled, Verdicts,
+    Recalled, Remembered, Verdicts,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -99,13 +100,14 @@ impl JwtCredential {
 pub(super) fn build(
     callers: &[(Arc<Caller>, ConfiguredCaller)],
     transport: &Arc<dyn Transport>,
+    remembered: &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>> {
     let mut issuers: HashMap<String, Issuer> = HashMap::new();
     for (caller, configured) in callers {
         if let Some(credential) = &configured.jwt {
             let issuer = issuers.entry(credential.issuer.clone()).or_insert_with(|| Issuer {
                 keys: credential.keys.clone(),
-                fetched: JwkSetCache::new(),
+                fetched: remembered.keys.of(&credential.keys),
                 callers: Vec::new(),
             });
             issuer.callers.push((caller.clone(), credential.clone()));
@@ -117,10 +119,23 @@ pub(super) fn build(
     })
 }
 
+/// Keys that were fetched, by where they are.
+#[derive(Debug, Default)]
+pub(super) struct FetchedKeys(Mutex<BTreeMap<Url, Arc<JwkSetCache>>>);
+
+impl FetchedKeys {
+    fn of(&self, source: &KeySource) -> Arc<JwkSetCache> {
+        match source {
+            KeySource::Uri(url) => self.0.lock().entry(url.clone()).or_default().clone(),
+            KeySource::File { .. } => Arc::default(),
+        }
+    }
+}
+
 /// One issuer and the callers that it issues tokens to.
 struct Issuer {
     keys: KeySource,
-    fetched: JwkSetCache,
+    fetched: Arc<JwkSetCache>,
     callers: Vec<(Arc<Caller>, JwtCredential)>,
 }
 

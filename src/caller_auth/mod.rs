@@ -16,6 +16,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
 use claviger_actors::protocol::identifiers::{CallerId, RouteId, Subject};
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
 use thiserror::Error;
@@ -181,8 +182,18 @@ pub trait CallerAuth: Send + Sync {
 
 /// Sets a method up for the callers that have its credential; `None` if none has. Keys that are
 /// somewhere else are fetched through the transport.
-pub type BuildMethod =
-    fn(&[(Arc<Caller>, ConfiguredCaller)], &Arc<dyn Transport>) -> Option<Box<dyn CallerAuth>>;
+pub type BuildMethod = fn(
+    &[(Arc<Caller>, ConfiguredCaller)],
+    &Arc<dyn Transport>,
+    &Arc<Remembered>,
+) -> Option<Box<dyn CallerAuth>>;
+
+/// What is costly to find out, and outlives the callers' configuration: none of it says who anybody is.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    passwords: http_basic::RightPasswords,
+    keys: jwt::FetchedKeys,
+}
 
 /// One way to tell who is calling, and how it is set up.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +214,8 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
 
 /// All callers, and how each is told.
 pub struct CallerDirectory {
+    remembered: Arc<Remembered>,
+    routes: Option<Arc<RoutingTable>>,
     methods: Vec<Box<dyn CallerAuth>>,
     /// Their names, in the same order.
     names: Vec<&'static str>,
@@ -212,9 +225,41 @@ pub struct CallerDirectory {
 impl CallerDirectory {
     /// Gathers callers. Two with the same credential are a configuration error found before.
     pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
+        Self::over(callers, transport, Arc::default())
+    }
+
+    /// With the routes that were configured together with the callers: who is let in by the one is led by
+    /// the other, and both are exchanged at once.
+    #[must_use]
+    pub fn with_routes(self, routes: Arc<RoutingTable>) -> Self {
+        Self { routes: Some(routes), ..self }
+    }
+
+    /// The routes that go with the callers, if any do.
+    pub fn routes(&self) -> Option<&RoutingTable> {
+        self.routes.as_deref()
+    }
+
+    /// Other callers in the place of these. A credential of one who stays is not verified anew.
+    #[must_use]
+    pub fn succeeded_by(
+        &self,
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+    ) -> Self {
+        Self::over(callers, transport, self.remembered.clone())
+    }
+
+    fn over(
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+        remembered: Arc<Remembered>,
+    ) -> Self {
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let set_up = |method: &CallerAuthMethod| Some(((method.build)(&callers, transport)?, method.name));
+        let set_up = |method: &CallerAuthMethod| {
+            Some(((method.build)(&callers, transport, &remembered)?, method.name))
+        };
         let (methods, names): (Vec<_>, Vec<_>) = CALLER_AUTH_METHODS.iter().filter_map(set_up).unzip();
         let mut challenges: Vec<_> = methods
             .iter()
@@ -224,7 +269,7 @@ impl CallerDirectory {
         if challenges.is_empty() {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
-        Self { methods, names, challenges }
+        Self { remembered, routes: None, methods, names, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a

@@ -15,7 +15,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
-    SubjectAltName,
+    Remembered, SubjectAltName,
 };
 
 /// What a caller without a certificate is told, where nothing else is taken.
@@ -25,6 +25,7 @@ const CHALLENGE: &str = "ClientCertificate realm=\"claviger\"";
 pub(super) fn build(
     callers: &[(Arc<Caller>, ConfiguredCaller)],
     _: &Arc<dyn Transport>,
+    _: &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>> {
     let names = |(caller, configured): &(Arc<Caller>, ConfiguredCaller)| {
         let caller = caller.clone();

@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::environment::Environment;
 use crate::config::error::ConfigErrors;
-use crate::config::{self, GatewayConfig};
+use crate::config::{self, ConfigFile, GatewayConfig};
 use connections::ConnectionsCommand;
 
 /// OAuth 2.0 client gateway: internal applications call it, and it calls APIs with the right tokens.
@@ -86,8 +86,8 @@ struct ConfigArgs {
 pub enum Outcome {
     /// Nothing.
     Done(ExitCode),
-    /// Serve with this configuration.
-    Serve(Box<GatewayConfig>),
+    /// Serve with this configuration, from this file.
+    Serve(Box<GatewayConfig>, ConfigFile),
     /// Run the demo.
     Demo {
         /// The first of the ports it listens on, if one was asked for.
@@ -115,10 +115,16 @@ impl Cli {
     /// Does what was asked, except for serving.
     pub fn execute(self, environment: &dyn Environment, streams: &mut Streams<'_>) -> Outcome {
         let done = match self.command {
-            Command::Run(args) => match config::load(&args.config, environment) {
-                Ok(config) => return Outcome::Serve(Box::new(config)),
-                Err(errors) => Err(errors.to_string()),
-            },
+            Command::Run(args) => {
+                let (config, files) = config::load_watched(&args.config, environment, None);
+                match config {
+                    Ok(config) => {
+                        let file = ConfigFile { path: args.config, files };
+                        return Outcome::Serve(Box::new(config), file);
+                    }
+                    Err(errors) => Err(errors.to_string()),
+                }
+            }
             Command::Demo { port_base } => return Outcome::Demo { port_base },
             Command::Check(args) => check(&args, environment, streams.errors),
             Command::Providers { name, source } => providers::execute(name.as_deref(), source),

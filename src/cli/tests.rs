@@ -21,7 +21,7 @@ fn run(arguments: &[&str], input: &str) -> (Option<bool>, String, String) {
     let outcome = cli.execute(&BTreeMap::new(), &mut streams);
     let done = match outcome {
         Outcome::Done(code) => Some(format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS)),
-        Outcome::Serve(_) | Outcome::Demo { .. } => None,
+        Outcome::Serve(..) | Outcome::Demo { .. } => None,
     };
     (done, String::from_utf8(output).unwrap(), String::from_utf8(errors).unwrap())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::drawn::Drawn;
 use super::error::{ConfigErrors, Faults, Origin, Place};
 use super::file::ProviderFile;
 use super::providers::{self, ProviderFiles};
@@ -81,11 +82,14 @@ pub(super) fn read(preset: &Preset) -> Result<ProviderFile, ConfigErrors> {
 pub(super) fn directory(
     given: Option<&Located<String>>,
     beside: &Path,
+    drawn: &Drawn,
     faults: &mut Faults,
 ) -> ProviderFiles {
     let mut files = BTreeMap::new();
     let Some(given) = given else { return files };
-    let entries = match std::fs::read_dir(beside.join(&given.value)) {
+    let directory = beside.join(&given.value);
+    drawn.look_at(&directory);
+    let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
             let wanted = "name a directory, relative to this file";
@@ -109,7 +113,7 @@ pub(super) fn directory(
             faults.push(&place, "must be named in small letters, digits, `-` and `_`, such as acme.toml");
             continue;
         };
-        match Source::of_file(&path, MAX_FILE) {
+        match Source::of_file(&path, MAX_FILE, drawn) {
             Ok(source) => {
                 if let Some(file) = ProviderFile::read(&Node::root(&source), faults) {
                     providers::provider(name, &file, faults);

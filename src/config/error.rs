@@ -1,7 +1,7 @@
 //! What is wrong with a configuration: where, what, and what to write instead.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -101,6 +101,14 @@ impl fmt::Display for Prefix<'_> {
 /// Every fault of a configuration, one a line.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// The whole file at `path` is at fault.
+    pub(crate) fn of_file(path: &Path, problem: impl Into<String>) -> Self {
+        let place = Place { origin: Origin::File(Arc::new(path.to_owned())), path: KeyPath::default() };
+        Self(vec![ConfigError { place, problem: problem.into() }])
+    }
+}
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -79,6 +79,8 @@ table! {
         public_url: Located<String>,
         /// Worker threads; by default one a processor.
         workers: Located<u64>,
+        /// Time that requests under way have to end once the gateway is told to.
+        drain_timeout: Located<Duration>,
         /// A directory with providers of one's own, NAME.toml each; they win over those built in.
         catalogue: Located<String>,
         /// How long a signing key of the gateway's own signs.

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use url::{Host, Url};
 
+use super::drawn::Drawn;
 use super::environment::ProcessEnvironment;
 use super::error::{ConfigError, ConfigErrors, Dated, Faults, Place};
 use super::file::{GatewayFile, ListenerCertificateFile, ProxyListenerFile};
@@ -118,7 +119,8 @@ impl ListenerTlsFiles {
     /// replaced and the other is not yet.
     pub fn read_again(&self) -> Result<(ListenerIdentity, Vec<ConfigError>), ConfigErrors> {
         let mut faults = Faults::default();
-        let secrets = Secrets { environment: &ProcessEnvironment, directory: &self.directory };
+        let drawn = Drawn::default();
+        let secrets = Secrets { environment: &ProcessEnvironment, directory: &self.directory, drawn: &drawn };
         let (cert, key) = (Some(&self.cert), Some(&self.key));
         let read = identity(&self.at, cert, key, self.client_ca.as_ref(), &Tls::new(&secrets), &mut faults);
         let Dated { invalid, .. } = std::mem::take(faults.dated());

@@ -13,6 +13,7 @@ pub mod pasted;
 
 mod authorization;
 mod callers;
+mod drawn;
 mod extension;
 mod fapi;
 mod file;
@@ -39,7 +40,7 @@ mod warnings;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use claviger_actors::clock::{Clock as _, SystemClock};
@@ -51,6 +52,7 @@ use claviger_actors::store::keyring::Keyring;
 use url::Url;
 
 use crate::caller_auth::ConfiguredCaller;
+use drawn::Drawn;
 use environment::Environment;
 use error::{ConfigError, ConfigErrors, Dated, Faults};
 use file::{GatewayFile, ListenersFile};
@@ -58,6 +60,8 @@ use listener_tls::{AdminCertificate, Http2Settings, ListenerTlsFile, ListenerTls
 use reader::{Node, Read, Table};
 use secret_source::Secrets;
 use source::Source;
+
+pub use drawn::{StartKeys, WatchedFiles};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "config/gateway.toml";
@@ -84,6 +88,8 @@ pub struct GatewayConfig {
     /// Certificates of ours that are not valid now: `check` refuses them, and a gateway starts with them,
     /// since a date must not keep the other profiles from serving.
     pub invalid_certificates: Vec<ConfigError>,
+    /// What counts at the start alone.
+    pub start_keys: StartKeys,
 }
 
 /// `[server]`
@@ -93,6 +99,8 @@ pub struct ServerConfig {
     pub public_url: Url,
     /// Worker threads.
     pub workers: usize,
+    /// Time that requests under way have to end once the gateway is told to.
+    pub drain_timeout: Duration,
     /// How long a signing key of the gateway's own signs.
     pub signing_key_lifetime: Duration,
 }
@@ -136,12 +144,45 @@ impl fmt::Debug for StoreConfig {
 /// Loads and checks the configuration at `path` with `environment` laid over it. An error holds
 /// every fault found.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<GatewayConfig, ConfigErrors> {
-    let source = Source::load(path, environment)?;
+    load_watched(path, environment, None).0
+}
+
+/// Where a configuration was read from.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    /// The file itself.
+    pub path: PathBuf,
+    /// It and all that it names, as they were read.
+    pub files: WatchedFiles,
+}
+
+/// As [`load`], and tells which files it was read from, also if it is refused. `public_url` takes the
+/// place of the configured one: that of a gateway that runs.
+pub fn load_watched(
+    path: &Path,
+    environment: &dyn Environment,
+    public_url: Option<&Url>,
+) -> (Result<GatewayConfig, ConfigErrors>, WatchedFiles) {
+    let drawn = Drawn::default();
+    let config = load_drawn(path, environment, public_url, &drawn);
+    (config, drawn.into_files())
+}
+
+fn load_drawn(
+    path: &Path,
+    environment: &dyn Environment,
+    public_url: Option<&Url>,
+    drawn: &Drawn,
+) -> Result<GatewayConfig, ConfigErrors> {
+    let source = Source::load(path, environment, drawn)?;
     let mut faults = Faults::default();
     let file = GatewayFile::read(&Node::root(&source), &mut faults);
-    let secrets = Secrets { environment, directory: directory(path) };
-    let config = file.and_then(|file| check(&file, &secrets, &mut faults));
-    faults.or(config)
+    let secrets = Secrets { environment, directory: directory(path), drawn };
+    let config = file.and_then(|file| check(&file, public_url, &secrets, &mut faults));
+    let mut config = faults.or(config)?;
+    drawn::mark(&mut config.profiles, &source, drawn);
+    config.start_keys = StartKeys::of(&source, drawn);
+    Ok(config)
 }
 
 /// How a client of the admin API reaches it.
@@ -163,11 +204,12 @@ pub fn load_admin_endpoint(
     path: &Path,
     environment: &dyn Environment,
 ) -> Result<AdminEndpoint, ConfigErrors> {
-    let source = Source::load(path, environment)?;
+    let drawn = Drawn::default();
+    let source = Source::load(path, environment, &drawn)?;
     let mut faults = Faults::default();
     let table = Table::open(&Node::root(&source), GatewayFile::KEYS, &mut faults);
     let file: Option<ListenersFile> = table.and_then(|table| table.take("listeners", &mut faults));
-    let secrets = Secrets { environment, directory: directory(path) };
+    let secrets = Secrets { environment, directory: directory(path), drawn: &drawn };
     let listeners = server::listeners(file.as_ref(), &source.whole(), &secrets, None, &mut faults);
     let admin = file.as_ref().and_then(|file| file.admin.as_ref());
     let certificate = listener_tls::shown(admin.and_then(|file| file.tls.as_ref()), &secrets, &mut faults);
@@ -182,7 +224,12 @@ fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new(""))
 }
 
-fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<GatewayConfig> {
+fn check(
+    file: &GatewayFile,
+    public_url: Option<&Url>,
+    secrets: &Secrets<'_>,
+    faults: &mut Faults,
+) -> Option<GatewayConfig> {
     let (no_providers, no_profiles) = (BTreeMap::new(), BTreeMap::new());
     let (no_callers, no_routes) = (BTreeMap::new(), BTreeMap::new());
     let provider_files = file.providers.as_ref().unwrap_or(&no_providers);
@@ -190,7 +237,10 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
     let caller_files = file.callers.as_ref().unwrap_or(&no_callers);
     let route_files = file.routes.as_ref().unwrap_or(&no_routes);
 
-    let server = server::server(file.server.as_ref(), &file.at, faults);
+    let mut server = server::server(file.server.as_ref(), &file.at, faults);
+    if let (Some(server), Some(public_url)) = (&mut server, public_url) {
+        server.public_url = public_url.clone();
+    }
     let tls = tls::Tls::new(secrets);
     let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, Some(&tls), faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
@@ -200,7 +250,7 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         outbound::of_provider(provider, secrets, &tls, faults);
     }
     let catalogue = file.server.as_ref().and_then(|server| server.catalogue.as_ref());
-    let directory = catalogue::directory(catalogue, secrets.directory, faults);
+    let directory = catalogue::directory(catalogue, secrets.directory, secrets.drawn, faults);
     for provider in directory.values() {
         outbound::of_provider(provider, secrets, &tls, faults);
     }
@@ -239,5 +289,6 @@ fn check(file: &GatewayFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Opti
         routing,
         warnings,
         invalid_certificates: invalid,
+        start_keys: StartKeys::default(),
     })
 }

@@ -148,6 +148,7 @@ impl Profiles<'_> {
             grant_name,
             client_auth_name,
             origins,
+            made_of: None,
         };
         check_iss(file, &profile, faults);
         fapi::check(file, &profile, faults);

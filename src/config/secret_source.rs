@@ -9,6 +9,7 @@ use claviger_actors::registration::settings::{Setting, Settings};
 use figment::value::Value;
 use zeroize::Zeroizing;
 
+use super::drawn::Drawn;
 use super::environment::Environment;
 use super::error::{Faults, Place};
 use super::reader::{Located, Node, Read, Table};
@@ -117,6 +118,8 @@ pub(super) struct Secrets<'a> {
     pub(super) environment: &'a dyn Environment,
     /// What the path of `{ file = … }` is relative to.
     pub(super) directory: &'a Path,
+    /// Where it is noted what was drawn.
+    pub(super) drawn: &'a Drawn,
 }
 
 impl Secrets<'_> {
@@ -161,7 +164,10 @@ impl Secrets<'_> {
         match self.environment.get(name) {
             None => Err(format!("environment variable {name} is not set")),
             Some(text) if text.is_empty() => Err(format!("environment variable {name} is empty")),
-            Some(text) => Ok(Secret::new(text)),
+            Some(text) => {
+                self.drawn.found(name, text.as_bytes());
+                Ok(Secret::new(text))
+            }
         }
     }
 
@@ -180,7 +186,9 @@ impl Secrets<'_> {
     /// The bytes of the file at `path`, relative to the configuration; `kind` names it in faults.
     pub(super) fn file(&self, path: &Path, kind: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         use std::io::Read as _;
+        let name = path.display().to_string();
         let path = self.directory.join(path);
+        self.drawn.look_at(&path);
         let mut bytes = Zeroizing::new(Vec::new());
         std::fs::File::open(&path)
             .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
@@ -188,6 +196,7 @@ impl Secrets<'_> {
         if bytes.len() as u64 > MAX_FILE {
             return Err(format!("{kind} {} is larger than {MAX_FILE} bytes", path.display()));
         }
+        self.drawn.found(name, &bytes);
         Ok(bytes)
     }
 }

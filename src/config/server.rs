@@ -18,6 +18,12 @@ use super::{listener_tls, urls};
 /// More would only cost memory.
 const MAX_WORKERS: u64 = 256;
 
+/// Unless configured: less than the half minute after which supervisors of processes lose patience,
+/// together with the time that saves have beyond it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
+const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
+
 /// How long a managed signing key signs, unless configured.
 pub(super) const SIGNING_KEY_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Half of it must be longer than providers keep our key set.
@@ -40,6 +46,14 @@ pub(super) fn server(file: Option<&ServerFile>, whole: &Place, faults: &mut Faul
             None
         }
     };
+    let drain_timeout = match file.and_then(|file| file.drain_timeout.as_ref()) {
+        None => Some(DRAIN_TIMEOUT),
+        Some(given) if (SHORTEST_DRAIN..=LONGEST_DRAIN).contains(&given.value) => Some(given.value),
+        Some(given) => {
+            faults.push(&given.at, "must be from 1s to 1h");
+            None
+        }
+    };
     let signing_key_lifetime = match file.and_then(|file| file.signing_key_lifetime.as_ref()) {
         None => Some(SIGNING_KEY_LIFETIME),
         Some(given) if (SHORTEST_KEY_LIFETIME..=LONGEST_KEY_LIFETIME).contains(&given.value) => {
@@ -53,6 +67,7 @@ pub(super) fn server(file: Option<&ServerFile>, whole: &Place, faults: &mut Faul
     Some(ServerConfig {
         public_url: public_url?,
         workers: workers?,
+        drain_timeout: drain_timeout?,
         signing_key_lifetime: signing_key_lifetime?,
     })
 }

@@ -9,6 +9,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use zeroize::Zeroizing;
 
+use super::drawn::Drawn;
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, KeyPath, Origin, Place};
 
@@ -30,7 +31,12 @@ pub(super) struct Source {
 
 impl Source {
     /// Reads the file at `path` and lays the environment over it.
-    pub(super) fn load(path: &Path, environment: &dyn Environment) -> Result<Self, ConfigErrors> {
+    pub(super) fn load(
+        path: &Path,
+        environment: &dyn Environment,
+        drawn: &Drawn,
+    ) -> Result<Self, ConfigErrors> {
+        drawn.look_at(path);
         let base = Origin::File(Arc::new(path.to_owned()));
         let hint = "; name a configuration file with --config";
         let text = read(path, MAX_FILE, hint).map_err(|problem| whole(&base, problem))?;
@@ -42,9 +48,11 @@ impl Source {
     }
 
     /// Reads the file at `path`, of `max` bytes at most, without the environment.
-    pub(super) fn of_file(path: &Path, max: u64) -> Result<Self, ConfigErrors> {
+    pub(super) fn of_file(path: &Path, max: u64, drawn: &Drawn) -> Result<Self, ConfigErrors> {
         let base = Origin::File(Arc::new(path.to_owned()));
+        drawn.look_at(path);
         let text = read(path, max, "").map_err(|problem| whole(&base, problem))?;
+        drawn.found(path.display().to_string(), text.as_bytes());
         Self::merged(Figment::from(Toml::string(&text)), base)
     }
 

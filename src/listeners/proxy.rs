@@ -211,22 +211,28 @@ async fn answer_on<G: ProxyGateway>(
 ) -> Result<Passing, HttpResponse> {
     let now = desk.gateway.now();
     let asked = Asked::of(arrival).map_err(|refusal| refusal.problem(id).response())?;
-    let callers = desk.callers.load();
-    let caller = callers
-        .authenticate(asked.presented(), now)
-        .await
-        .map_err(|error| asked.unauthenticated(error, callers.challenges(), id))?;
-    let routes = desk.gateway.routes();
-    let call = call::admit(desk, &asked, &caller, &routes, id).map_err(|problem| problem.response())?;
-    *taken = Some(call.route.clone());
-    drop((callers, routes));
-    let connection = match token::at_hand(desk, &call, now) {
-        Some(connection) => connection,
+    let (call, connection) = loop {
+        let callers = desk.callers.load();
+        let caller = callers
+            .authenticate(asked.presented(), now)
+            .await
+            .map_err(|error| asked.unauthenticated(error, callers.challenges(), id))?;
+        let admitted = match callers.routes() {
+            Some(routes) => call::admit(desk, &asked, &caller, routes, id),
+            None => call::admit(desk, &asked, &caller, &desk.gateway.routes(), id),
+        };
+        let call = admitted.map_err(|problem| problem.response())?;
+        *taken = Some(call.route.clone());
+        if let Some(connection) = token::at_hand(desk, &call, now) {
+            break (call, connection);
+        }
         // What is seldom needed is boxed, here and below: a call's future is moved, and large ones cost.
-        None => match Box::pin(token::obtain(desk, &call, None)).await {
-            Ok(connection) => connection,
+        match Box::pin(token::obtain(desk, &call, None)).await {
+            Ok(connection) => break (call, connection),
+            // It was asked for by routes that are no longer those of today.
+            Err(_) if !Arc::ptr_eq(&callers, &desk.callers.load()) => {}
             Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
-        },
+        }
     };
     forward::forward(desk, &asked, &call, connection, body, id).await
 }

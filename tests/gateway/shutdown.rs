@@ -9,6 +9,7 @@ use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::gateway_config::PASSWORD;
 use crate::support::http::basic;
+use crate::support::load::Load;
 use crate::support::scene::ScriptedScene;
 
 /// Begins a call whose upstream answers after `wait`, and returns once the upstream has it.
@@ -94,4 +95,18 @@ async fn a_second_signal_ends_it_at_once() {
         let gateway = config.start().await;
         assert_eq!(gateway.token_used().await, token, "{first}, {second}");
     }
+}
+
+/// Whoever keeps calling is told with an answer that the connection ends; nobody's request is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_keep_calling_lose_no_request() {
+    let scene = ScriptedScene::machine().await;
+    let gateway = scene.config.start().await;
+    gateway.token_used().await;
+    let load = Load::start(gateway.config.proxy, "/calendar/events", 16);
+    eventually("all of them call", async || load.good() > 200).await;
+    load.keep_to_open_connections();
+    let (status, log, _) = gateway.stop().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    load.ended().await;
 }

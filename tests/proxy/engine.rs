@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;

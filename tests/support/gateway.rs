@@ -1,10 +1,12 @@
 //! The real binary, started as an operator starts it.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -12,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::browser::{Browser, Page};
+use super::eventually;
 use super::gateway_config::{GatewayConfig, PASSWORD};
 use super::http::{self, Request, Response};
 
@@ -44,9 +47,33 @@ impl Gateway {
         gateway
     }
 
+    /// As [`Gateway::start`], from a copy of the binary.
+    pub async fn start_program(program: &Path, config: GatewayConfig) -> Self {
+        let mut gateway = Self::spawn_as(command_of(program, &config, "run"), config);
+        gateway.wait_until_ready().await;
+        gateway
+    }
+
+    /// As [`Gateway::start`], with sockets passed as systemd does, by these names. What is known of its
+    /// addresses does not hold for them.
+    pub async fn start_with_sockets(config: GatewayConfig, sockets: Vec<OwnedFd>, names: &str) -> Self {
+        let mut command = command(&config, "run");
+        command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names);
+        let mapped =
+            sockets.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        command.as_std_mut().fd_mappings(mapped.collect()).expect("each once");
+        let gateway = Self::spawn_as(command, config);
+        eventually("it listens", async || gateway.log().contains("claviger is listening")).await;
+        gateway
+    }
+
     /// Starts it and does not wait.
     pub fn spawn(config: GatewayConfig) -> Self {
-        let mut child = command(&config, "run").kill_on_drop(true).spawn().expect("the binary starts");
+        Self::spawn_as(command(&config, "run"), config)
+    }
+
+    fn spawn_as(mut command: Command, config: GatewayConfig) -> Self {
+        let mut child = command.kill_on_drop(true).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let output = collect(child.stdout.take().expect("piped"), &log);
         let errors = collect(child.stderr.take().expect("piped"), &log);
@@ -251,9 +278,13 @@ pub fn assert_no_secret<'a>(text: &str, secrets: impl IntoIterator<Item = &'a St
 }
 
 fn command(config: &GatewayConfig, subcommand: &str) -> Command {
+    command_of(Path::new(env!("CARGO_BIN_EXE_claviger")), config, subcommand)
+}
+
+fn command_of(program: &Path, config: &GatewayConfig, subcommand: &str) -> Command {
     let file = config.folder().join("gateway.toml");
     std::fs::write(&file, config.toml()).expect("writable");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    let mut command = Command::new(program);
     command
         .arg(subcommand)
         .arg("--config")

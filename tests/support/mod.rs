@@ -9,6 +9,7 @@ pub mod gateway_config;
 pub mod grpc;
 pub mod http;
 pub mod in_process;
+pub mod load;
 pub mod npm;
 pub mod oidc_provider;
 pub mod ports;

@@ -13,7 +13,7 @@ use url::Url;
 use super::check;
 use super::error::FlowError;
 use super::messages::{CompleteAuthorization, FlowOutcome};
-use super::ports::{AuthorizationProvider, FlowStore};
+use super::ports::{FlowStore, Providers};
 use super::record::{FlowRecord, StateHash};
 use crate::clock::{Clock, Timestamp};
 use crate::grants::Redemption;
@@ -48,7 +48,7 @@ impl Stage {
 /// What a flow works with.
 #[derive(Clone)]
 pub(super) struct FlowParts {
-    pub(super) provider: Arc<dyn AuthorizationProvider>,
+    pub(super) providers: Providers,
     pub(super) store: Arc<dyn FlowStore>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -163,10 +163,13 @@ impl FlowActor {
     fn finish(&mut self, Accepted { record, result, further }: Accepted) -> Completion {
         let FlowRecord { connection, return_to, code_verifier, nonce, redirect_uri, scopes, .. } = *record;
         let (begun_at, dpop_key) = (record.created_at, record.dpop_key);
-        let quirks = &self.parts.provider.registration().provider.quirks;
-        let kept = further.only(&quirks.callback_params);
-        let provider = self.parts.provider.clone();
+        let provider = self.parts.providers.get(&connection.profile);
         let finishing = async move {
+            let Some(provider) = provider else {
+                let why = "the flow's profile is no longer configured";
+                return Err(FlowError::Invalid { why, connection: Some(connection) });
+            };
+            let kept = further.only(&provider.registration().provider.quirks.callback_params);
             let code = match result {
                 Ok(code) => code,
                 Err(code) => return Err(FlowError::Refused { connection, code, return_to }),

@@ -101,7 +101,11 @@ impl DeviceActor {
             begun_at: record.created_at,
             kept: std::collections::BTreeMap::new(),
         };
-        let polling = self.parts.provider.poll_device(record.connection.subject.clone(), redemption);
+        let Some(provider) = self.parts.providers.get(&record.connection.profile) else {
+            self.back_off(None, "the flow's profile is no longer configured".to_owned(), ctx);
+            return;
+        };
+        let polling = provider.poll_device(record.connection.subject.clone(), redemption);
         ctx.spawn(wrap_future(polling).map(|answer, this: &mut Self, ctx| this.polled(answer, ctx)));
     }
 

@@ -8,7 +8,6 @@ use actix::fut::{self, ActorFutureExt, wrap_future};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture};
 use parking_lot::Mutex;
 
-use super::actor::FlowParts;
 use super::device::DeviceActor;
 use super::error::FlowError;
 use super::messages::{BeginDeviceAuthorization, DeviceView, FindDevice, ReadDevice};
@@ -82,23 +81,17 @@ impl FlowRegistrar {
         let Some(device) = record.device.clone() else { return };
         let live = self.services.clock.now() < record.expires_at;
         let provider = self.services.providers.get(&record.connection.profile);
-        if let Some(provider) = provider.filter(|provider| live && provider.uses_device())
+        if provider.is_some_and(|provider| live && provider.uses_device())
             && self.devices.find(record.state).is_none()
         {
-            self.start_device(provider.clone(), record, device);
+            self.start_device(record, device);
         }
     }
 
-    fn start_device(
-        &self,
-        provider: Arc<dyn AuthorizationProvider>,
-        record: FlowRecord,
-        device: PendingDevice,
-    ) -> ActorRef<DeviceActor> {
+    fn start_device(&self, record: FlowRecord, device: PendingDevice) -> ActorRef<DeviceActor> {
         let services = &self.services;
         let (page, connection, begun_at) = (record.state, record.connection.clone(), record.created_at);
-        let parts = FlowParts { provider, store: services.store.clone(), clock: services.clock.clone() };
-        let spec = DeviceActor::spec(parts, record, device, services.arbiter.clone());
+        let spec = DeviceActor::spec(services.parts(), record, device, services.arbiter.clone());
         let actor = services.supervisor.start_child(spec);
         self.devices.0.lock().insert(page, Device { actor: actor.clone(), connection, begun_at });
         actor
@@ -177,13 +170,13 @@ impl Handler<BeginDeviceAuthorization> for FlowRegistrar {
         let beginning = async move {
             let (record, device) = new_device(begin, &*provider, &services).await?;
             services.store.save(record.clone()).await?;
-            Ok::<_, FlowError>((record, device, provider))
+            Ok::<_, FlowError>((record, device))
         };
         let begun = wrap_future::<_, Self>(beginning).map(|begun, this, ctx| {
             this.beginning -= 1;
-            let (record, device, provider) = begun?;
+            let (record, device) = begun?;
             let connection = record.connection.clone();
-            let actor = this.start_device(provider, record, device);
+            let actor = this.start_device(record, device);
             this.cap_connection(&connection, ctx);
             Ok(actor)
         });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures_util::future::LocalBoxFuture;
 
 use super::record::{ConnectSession, FlowRecord, StateHash};
@@ -63,8 +64,28 @@ pub trait AuthorizationProvider: Send + Sync + fmt::Debug {
     ) -> LocalBoxFuture<'static, Result<(), TokenError>>;
 }
 
-/// All profiles by their names.
-pub type Providers = Arc<BTreeMap<ProfileId, Arc<dyn AuthorizationProvider>>>;
+/// All profiles by their names, as configured today.
+#[derive(Clone, Debug)]
+pub struct Providers(Arc<ArcSwap<ByName>>);
+
+type ByName = BTreeMap<ProfileId, Arc<dyn AuthorizationProvider>>;
+
+impl Providers {
+    /// Begins with these.
+    pub fn new(by_name: ByName) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(by_name)))
+    }
+
+    /// The profile of that name.
+    pub fn get(&self, profile: &ProfileId) -> Option<Arc<dyn AuthorizationProvider>> {
+        self.0.load().get(profile).cloned()
+    }
+
+    /// Puts others in their place. Flows under way go on with those of the same names.
+    pub fn replace(&self, by_name: ByName) {
+        self.0.store(Arc::new(by_name));
+    }
+}
 
 /// Where pending flows and connect links are durable; shared by all replicas.
 pub trait FlowStore: Send + Sync + fmt::Debug {

@@ -71,6 +71,13 @@ pub struct FlowServices {
     pub limits: FlowLimits,
 }
 
+impl FlowServices {
+    /// What one flow needs of them.
+    pub(super) fn parts(&self) -> FlowParts {
+        FlowParts { providers: self.providers.clone(), store: self.store.clone(), clock: self.clock.clone() }
+    }
+}
+
 impl fmt::Debug for FlowServices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlowServices").field("limits", &self.limits).finish_non_exhaustive()
@@ -128,7 +135,7 @@ impl FlowRegistrar {
     }
 
     pub(super) fn provider(&self, profile: &ProfileId) -> Result<Arc<dyn AuthorizationProvider>, FlowError> {
-        let provider = self.services.providers.get(profile).cloned();
+        let provider = self.services.providers.get(profile);
         let provider = provider.ok_or_else(|| FlowError::UnknownProfile(profile.to_string()))?;
         if !provider.needs_person() {
             return Err(FlowError::NoConsentNeeded(profile.to_string()));
@@ -151,14 +158,10 @@ impl FlowRegistrar {
         Ok(())
     }
 
-    fn watch_over(
-        &mut self,
-        record: FlowRecord,
-        provider: Arc<dyn AuthorizationProvider>,
-    ) -> ActorRef<FlowActor> {
+    fn watch_over(&mut self, record: FlowRecord) -> ActorRef<FlowActor> {
         let services = &self.services;
         let (state, browser, expires_at) = (record.state, record.browser, record.expires_at);
-        let parts = FlowParts { provider, store: services.store.clone(), clock: services.clock.clone() };
+        let parts = services.parts();
         let spec = FlowActor::spec(parts, record, services.arbiter.clone());
         let actor = services.supervisor.start_child(spec);
         self.flows.insert(state, Pending { actor: actor.clone(), browser, expires_at });
@@ -258,10 +261,9 @@ impl FlowRegistrar {
             if this.now() >= record.expires_at {
                 return Err(invalid("the flow has expired"));
             }
-            let provider = this
-                .provider(&record.connection.profile)
+            this.provider(&record.connection.profile)
                 .map_err(|_| invalid("the flow's profile is no longer configured for consent"))?;
-            Ok(this.watch_over(record, provider))
+            Ok(this.watch_over(record))
         }))
     }
 
@@ -323,13 +325,13 @@ impl Handler<BeginAuthorization> for FlowRegistrar {
         let beginning = async move {
             let (record, redirect) = new_flow(begin, &*provider, &services).await?;
             services.store.save(record.clone()).await?;
-            Ok::<_, FlowError>((record, redirect, provider))
+            Ok::<_, FlowError>((record, redirect))
         };
         Box::pin(wrap_future::<_, Self>(beginning).map(|begun, this, ctx| {
             this.beginning -= 1;
-            let (record, redirect, provider) = begun?;
+            let (record, redirect) = begun?;
             let browser = record.browser;
-            this.watch_over(record, provider);
+            this.watch_over(record);
             this.cap_browser(browser, ctx);
             Ok(redirect)
         }))

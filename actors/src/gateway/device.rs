@@ -14,7 +14,7 @@ use crate::protocol::template::CallContext;
 impl GatewayHandle {
     /// Whether people consent to this profile on another device (RFC 8628).
     pub fn uses_device(&self, profile: &ProfileId) -> bool {
-        self.0.providers.get(profile).is_some_and(|provider| provider.context.profile.grant.uses_device())
+        self.profile(profile).is_some_and(|profile| profile.grant.uses_device())
     }
 
     /// Starts an authorization on another device that asks for `scopes` beyond the profile's; gives the

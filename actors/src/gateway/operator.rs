@@ -20,7 +20,7 @@ impl GatewayHandle {
     /// The store's, or that the profile's actor did not answer.
     pub async fn revoke_all(&self, profile: &ProfileId) -> Result<RevocationCounts, StoreError> {
         let gone = |error: AskError| StoreError::Unavailable(error.to_string());
-        let provider = self.0.providers.get(profile).ok_or_else(|| gone(AskError::Stopped))?;
+        let provider = self.0.profiles.get(profile).ok_or_else(|| gone(AskError::Stopped))?;
         provider.actor.ask(RevokeAll, REVOKE_ALL_DEADLINE).await.map_err(gone)?
     }
 
@@ -40,6 +40,6 @@ impl GatewayHandle {
 
     /// The identifier of a profile's client, or `None` if it has not been registered yet.
     pub async fn client_id(&self, profile: &ProfileId) -> Option<String> {
-        self.0.providers.get(profile)?.context.client_id().await
+        self.0.profiles.get(profile)?.current.get().client_id().await
     }
 }

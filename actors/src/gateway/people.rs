@@ -47,7 +47,7 @@ impl GatewayHandle {
         let message = RekeyConnection { subject: id.subject.clone(), to, replace };
         let answer = provider.actor.ask(message, ASK_DEADLINE).await;
         Ok(match answer.map_err(|error| ask_error(&id.profile, error))?? {
-            Rekeyed::Moved(connection) => Moved::Done(Box::new(self.view(provider, &connection))),
+            Rekeyed::Moved(connection) => Moved::Done(Box::new(self.view(&provider, &connection))),
             Rekeyed::NoConnection => Moved::NoConnection,
             Rekeyed::Taken(there) => Moved::Taken(there),
             Rekeyed::Unfit(why) => Moved::Unfit(why),

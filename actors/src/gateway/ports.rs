@@ -1,6 +1,5 @@
 //! Profiles and the store's actor, as flows see them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +7,16 @@ use actix::{Handler, Message};
 use actix_rt::ArbiterHandle;
 use futures_util::future::LocalBoxFuture;
 
-use super::{ASK_DEADLINE, Provider, ask_error};
+use super::{ASK_DEADLINE, ask_error};
 use crate::clock::{Clock, Entropy, Timestamp};
-use crate::flow::ports::{AuthorizationProvider, FlowStore};
+use crate::flow::ports::{AuthorizationProvider, FlowStore, Providers};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
 use crate::grants::Redemption;
 use crate::profile::Profile;
 use crate::protocol::authorization_request::AuthorizationParams;
 use crate::protocol::device_authorization::DeviceAuthorization;
-use crate::protocol::identifiers::{ProfileId, Subject};
+use crate::protocol::identifiers::Subject;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::secret::Secret;
 use crate::protocol::token::TokenSet;
@@ -43,9 +42,9 @@ const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A profile's actor, as flows see it.
 #[derive(Debug)]
-struct ProfilePort {
-    profile: Arc<Profile>,
-    actor: ActorRef<ProviderActor>,
+pub(super) struct ProfilePort {
+    pub(super) profile: Arc<Profile>,
+    pub(super) actor: ActorRef<ProviderActor>,
 }
 
 impl AuthorizationProvider for ProfilePort {
@@ -190,16 +189,13 @@ fn unavailable(error: AskError) -> StoreError {
 pub(super) fn start_registrar(
     supervisor: &SupervisorHandle,
     arbiter: ArbiterHandle,
-    providers: &BTreeMap<ProfileId, Provider>,
+    providers: Providers,
     store: &ActorRef<TokenStoreActor>,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> ActorRef<FlowRegistrar> {
-    let port = |provider: &Provider| -> Arc<dyn AuthorizationProvider> {
-        Arc::new(ProfilePort { profile: provider.context.profile.clone(), actor: provider.actor.clone() })
-    };
     let services = FlowServices {
-        providers: Arc::new(providers.iter().map(|(id, provider)| (id.clone(), port(provider))).collect()),
+        providers,
         store: Arc::new(StorePort(store.clone())),
         supervisor: supervisor.clone(),
         arbiter,

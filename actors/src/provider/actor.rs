@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::{Actor, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture};
+use actix::{
+    Actor, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseFuture, SpawnHandle,
+};
 
 use super::authorization;
 use super::capabilities;
 use super::consent::{self, Revoked};
-use super::context::ProviderContext;
+use super::context::CurrentContext;
 use super::device;
 use super::error::TokenError;
 use super::exchange;
@@ -43,14 +45,26 @@ const JOINS: u32 = 4;
 /// One per profile: obtains, refreshes and revokes.
 #[derive(Debug)]
 pub struct ProviderActor {
-    context: Arc<ProviderContext>,
+    current: CurrentContext,
+    keeping_keys: Option<SpawnHandle>,
     _guard: ExitGuard,
 }
 
 impl ProviderActor {
     /// A new actor over what outlives it.
-    pub fn new(context: Arc<ProviderContext>, guard: ExitGuard) -> Self {
-        Self { context, _guard: guard }
+    pub fn new(current: CurrentContext, guard: ExitGuard) -> Self {
+        Self { current, keeping_keys: None, _guard: guard }
+    }
+
+    fn keep_keys(&mut self, ctx: &mut Context<Self>) {
+        if let Some(keeping) = self.keeping_keys.take() {
+            ctx.cancel_future(keeping);
+        }
+        self.keeping_keys = managed_keys::interval(&self.current.get()).map(|interval| {
+            ctx.run_interval(interval, |this, _| {
+                actix::spawn(managed_keys::keep(this.current.get()));
+            })
+        });
     }
 }
 
@@ -59,11 +73,7 @@ impl Actor for ProviderActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        if let Some(interval) = managed_keys::interval(&self.context) {
-            ctx.run_interval(interval, |this, _| {
-                actix::spawn(managed_keys::keep(this.context.clone()));
-            });
-        }
+        self.keep_keys(ctx);
     }
 }
 
@@ -71,14 +81,27 @@ impl Supervised for ProviderActor {
     const KIND: ActorKind = ActorKind::Provider;
 }
 
+/// The profile has another configuration.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconfigured;
+
+impl Handler<Reconfigured> for ProviderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reconfigured, ctx: &mut Self::Context) {
+        self.keep_keys(ctx);
+    }
+}
+
 impl Handler<GetAccessToken> for ProviderActor {
     type Result = ResponseFuture<Outcome>;
 
     fn handle(&mut self, message: GetAccessToken, _: &mut Self::Context) -> Self::Result {
         let GetAccessToken { subject, origin, rejected, call } = message;
-        let context = self.context.clone();
+        let (current, context) = (self.current.clone(), self.current.get());
         Box::pin(async move {
-            let outcome = join(context.clone(), subject, Want::Usable { origin, rejected, call }).await;
+            let outcome = join(&current, subject, Want::Usable { origin, rejected, call }).await;
             if let Err(TokenError::AuthorizationRequired { .. }) = &outcome {
                 capabilities::check_before_consent(&context).await?;
             }
@@ -91,9 +114,10 @@ impl Handler<RefreshAhead> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, message: RefreshAhead, _: &mut Self::Context) {
-        let work = join(self.context.clone(), message.subject, Want::Ahead { call: message.call });
+        let current = self.current.clone();
+        let RefreshAhead { subject, call } = message;
         // What comes of it is published; nobody waits for it.
-        actix::spawn(async move { drop(work.await) });
+        actix::spawn(async move { drop(join(&current, subject, Want::Ahead { call }).await) });
     }
 }
 
@@ -101,11 +125,11 @@ impl Handler<RefreshNow> for ProviderActor {
     type Result = ResponseFuture<Outcome>;
 
     fn handle(&mut self, message: RefreshNow, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let (current, context) = (self.current.clone(), self.current.get());
         Box::pin(async move {
             let before = consent::read(&context, &message.subject).await?;
             let fingerprint = before.and_then(|connection| connection.fingerprint());
-            join(context, message.subject, Want::Other(fingerprint)).await
+            join(&current, message.subject, Want::Other(fingerprint)).await
         })
     }
 }
@@ -114,7 +138,7 @@ impl Handler<RedeemAuthorizationCode> for ProviderActor {
     type Result = ResponseFuture<Outcome>;
 
     fn handle(&mut self, message: RedeemAuthorizationCode, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move {
             consent::redeem(&context, &message.subject, &message.redemption, message.nonce.as_ref()).await
         })
@@ -125,7 +149,7 @@ impl Handler<PrepareAuthorization> for ProviderActor {
     type Result = ResponseFuture<Result<AuthorizationTarget, TokenError>>;
 
     fn handle(&mut self, message: PrepareAuthorization, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move { authorization::prepare(&context, &message.params).await })
     }
 }
@@ -134,7 +158,7 @@ impl Handler<AuthorizeDevice> for ProviderActor {
     type Result = ResponseFuture<Result<DeviceAuthorization, TokenError>>;
 
     fn handle(&mut self, message: AuthorizeDevice, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move { device::authorize(&context, &message.params).await })
     }
 }
@@ -143,7 +167,7 @@ impl Handler<PollDevice> for ProviderActor {
     type Result = ResponseFuture<Result<DevicePoll, TokenError>>;
 
     fn handle(&mut self, message: PollDevice, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move { device::poll(&context, &message.subject, &message.redemption).await })
     }
 }
@@ -152,7 +176,7 @@ impl Handler<GetConnection> for ProviderActor {
     type Result = ResponseFuture<Result<Option<Arc<Connection>>, TokenError>>;
 
     fn handle(&mut self, message: GetConnection, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move { consent::read(&context, &message.subject).await })
     }
 }
@@ -161,7 +185,7 @@ impl Handler<RevokeConnection> for ProviderActor {
     type Result = ResponseFuture<Result<bool, TokenError>>;
 
     fn handle(&mut self, message: RevokeConnection, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move {
             consent::revoke(&context, &message.subject, None).await.map(|revoked| revoked != Revoked::Absent)
         })
@@ -172,7 +196,7 @@ impl Handler<RevokeAll> for ProviderActor {
     type Result = ResponseFuture<Result<RevocationCounts, StoreError>>;
 
     fn handle(&mut self, _: RevokeAll, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move { revoke_all::run(&context).await })
     }
 }
@@ -181,7 +205,7 @@ impl Handler<IntrospectConnection> for ProviderActor {
     type Result = ResponseFuture<Result<Option<IntrospectionResponse>, TokenError>>;
 
     fn handle(&mut self, message: IntrospectConnection, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move { introspection::introspect(&context, &message.subject).await })
     }
 }
@@ -190,7 +214,7 @@ impl Handler<ImportConnection> for ProviderActor {
     type Result = ResponseFuture<Outcome>;
 
     fn handle(&mut self, message: ImportConnection, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move { consent::import(&context, &message.subject, message.tokens).await })
     }
 }
@@ -199,7 +223,7 @@ impl Handler<GetUserInfo> for ProviderActor {
     type Result = ResponseFuture<Result<UserInfo, TokenError>>;
 
     fn handle(&mut self, message: GetUserInfo, _: &mut Self::Context) -> Self::Result {
-        Box::pin(userinfo::fetch(self.context.clone(), message.subject))
+        Box::pin(userinfo::fetch(self.current.clone(), message.subject))
     }
 }
 
@@ -207,7 +231,7 @@ impl Handler<RekeyConnection> for ProviderActor {
     type Result = ResponseFuture<Result<Rekeyed, TokenError>>;
 
     fn handle(&mut self, message: RekeyConnection, _: &mut Self::Context) -> Self::Result {
-        let context = self.context.clone();
+        let context = self.current.get();
         Box::pin(async move {
             let RekeyConnection { subject, to, replace } = message;
             rekey::rekey(&context, &subject, &to, replace).await
@@ -219,7 +243,7 @@ impl Handler<Observe> for ProviderActor {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        let context = &self.context;
+        let context = self.current.get();
         let open_until = context.breaker.open_until(context.clock.now());
         let state = match (open_until, context.flights.is_empty()) {
             (Some(_), _) => "holding_back",
@@ -247,10 +271,12 @@ impl Handler<Observe> for ProviderActor {
 }
 
 /// Gets what is wanted: from the snapshot, from the flight that is under way, or from a new one.
-pub(super) async fn join(context: Arc<ProviderContext>, subject: Subject, want: Want) -> Outcome {
-    let id = context.id(&subject);
+/// Looks with the configuration of the moment each time.
+pub(super) async fn join(current: &CurrentContext, subject: Subject, want: Want) -> Outcome {
     let mut joins = 0;
     while joins < JOINS {
+        let context = current.get();
+        let id = context.id(&subject);
         let now = context.now();
         if let Some(connection) = context.connections.get(&id) {
             if want.is_met(&connection, now) {
@@ -275,9 +301,14 @@ pub(super) async fn join(context: Arc<ProviderContext>, subject: Subject, want: 
                             .unwrap_or(aborted)),
                     };
                 }
-                Entry::Running(waiter) => {
+                Entry::Running(waiter) if waiter.is_of_today() => {
                     context.count(&context.counters.joins);
                     waiter.outcome(aborted).await
+                }
+                // With an earlier configuration: what came of it is looked at with today's.
+                Entry::Running(waiter) => {
+                    drop(waiter.outcome(aborted.clone()).await);
+                    Err(aborted)
                 }
             };
         match outcome {
@@ -293,5 +324,5 @@ pub(super) async fn join(context: Arc<ProviderContext>, subject: Subject, want: 
             }
         }
     }
-    Err(context.aborted(&subject))
+    Err(current.get().aborted(&subject))
 }

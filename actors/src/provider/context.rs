@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::breaker::Breaker;
@@ -16,8 +17,8 @@ use super::records::Records;
 use super::scopes::ScopeRefusals;
 use crate::clock::{Clock, Entropy, Timestamp, unit_interval};
 use crate::connection::{
-    Connection, ConnectionRecord, ConnectionState, ConnectionView, Failure, FailureClass, Held, Reason,
-    Trouble,
+    Connection, ConnectionRecord, ConnectionState, ConnectionView, Failure, FailureClass, Held, InFlight,
+    Reason, Trouble,
 };
 use crate::discovery::Discovery;
 use crate::jwk_set::JwkSetCache;
@@ -65,8 +66,35 @@ pub struct ProviderContext {
     pub(super) records: Records,
     pub(super) scope_refusals: ScopeRefusals,
     client: ClientPort,
+    /// When an earlier configuration of the profile was replaced by this one, if one was.
+    replaced_at: Option<Timestamp>,
+    /// Whether there is a later configuration, or the profile is gone. Held while publishing.
+    retired: Mutex<bool>,
     last_error: Mutex<Option<String>>,
     attention: Mutex<BTreeMap<Subject, ConnectionView>>,
+}
+
+/// What a profile's actor works with today. Another configuration of the profile puts another context
+/// here; what is under way goes on with the one that it began with.
+#[derive(Clone, Debug)]
+pub struct CurrentContext(Arc<ArcSwap<ProviderContext>>);
+
+impl CurrentContext {
+    /// Begins with `context`.
+    pub fn new(context: Arc<ProviderContext>) -> Self {
+        Self(Arc::new(ArcSwap::new(context)))
+    }
+
+    /// The context of today.
+    pub fn get(&self) -> Arc<ProviderContext> {
+        self.0.load_full()
+    }
+
+    /// Puts `next` in its place. Whoever asked before sees to it that nothing of the old one is
+    /// published any more.
+    pub(crate) fn replace(&self, next: Arc<ProviderContext>) {
+        self.0.swap(next).retire();
+    }
 }
 
 /// Connections that are not well and that the debug endpoint shows, at most.
@@ -117,6 +145,17 @@ impl fmt::Debug for ProviderContext {
 impl ProviderContext {
     /// Puts together what `profile` needs.
     pub fn new(profile: Arc<Profile>, deps: &ProviderDeps) -> Self {
+        Self::over(profile, deps, FlightTable::default())
+    }
+
+    /// As [`ProviderContext::new`], in place of an earlier configuration of the profile, of which only
+    /// the `flights` live on: all else begins as it does in a new process.
+    pub(crate) fn succeeding(profile: Arc<Profile>, deps: &ProviderDeps, flights: FlightTable) -> Self {
+        let replaced_at = Some(deps.clock.now());
+        Self { replaced_at, ..Self::over(profile, deps, flights) }
+    }
+
+    fn over(profile: Arc<Profile>, deps: &ProviderDeps, flights: FlightTable) -> Self {
         let ProviderDeps { owner, exclusive_store, clock, entropy, transport, store, connections, unsaved } =
             deps.clone();
         let provider = profile.registration.provider.clone();
@@ -127,11 +166,13 @@ impl ProviderContext {
             discovery: Discovery::new(provider, transport.clone(), clock.clone()),
             token_endpoint: TokenEndpoint::new(transport.clone(), clock.clone(), entropy.clone()),
             keys: JwkSetCache::default(),
-            flights: FlightTable::default(),
+            flights,
             breaker: Breaker::default(),
             counters: Counters::default(),
             records,
             scope_refusals: ScopeRefusals::default(),
+            replaced_at: None,
+            retired: Mutex::new(false),
             last_error: Mutex::new(None),
             attention: Mutex::new(BTreeMap::new()),
             profile,
@@ -238,6 +279,12 @@ impl ProviderContext {
         let published = self.connections.get(&stored.id);
         let unsaved = published.filter(|connection| connection.is_unsaved());
         unsaved.unwrap_or_else(|| Arc::new(self.present(stored)))
+    }
+
+    /// Whether `mark` was written by another process, or with an earlier configuration of the profile:
+    /// nothing is known here of what came of it.
+    pub(super) fn is_earlier_mark(&self, mark: &InFlight) -> bool {
+        mark.owner != *self.owner || self.replaced_at.is_some_and(|at| mark.since < at)
     }
 
     fn is_own_mark(&self, record: &ConnectionRecord) -> bool {
@@ -347,9 +394,26 @@ impl ProviderContext {
 
     pub(super) fn publish(&self, connection: Connection) -> Arc<Connection> {
         let connection = Arc::new(connection);
-        self.note_attention(&connection);
-        self.connections.publish(connection.clone());
+        let retired = self.retired.lock();
+        if *retired && !connection.is_unsaved() {
+            // It was made by the rules of an earlier configuration. Today's makes its own of the record.
+            self.connections.remove_unless(&connection.id, |published| {
+                published.is_unsaved() && published.revision >= connection.revision
+            });
+        } else {
+            self.note_attention(&connection);
+            self.connections.publish(connection.clone());
+        }
         connection
+    }
+
+    /// There is a later configuration of the profile, or none any more: what this one published is
+    /// withdrawn, except for token sets that are nowhere else, and it publishes no more.
+    pub(crate) fn retire(&self) {
+        let mut retired = self.retired.lock();
+        *retired = true;
+        let profile = &self.profile.registration.profile;
+        self.connections.withdraw(|connection| connection.id.profile == *profile && !connection.is_unsaved());
     }
 
     /// Keeps what is not well at hand for the debug endpoint.

@@ -390,7 +390,7 @@ fn was_cut_off(
     let lost = trouble.is_some_and(|trouble| is_unanswered(trouble.reason));
     spent.is_some()
         && record.in_flight.as_ref().is_some_and(|mark| {
-            mark.refresh_token == spent && (mark.cut_off || lost || mark.owner != *context.owner)
+            mark.refresh_token == spent && (mark.cut_off || lost || context.is_earlier_mark(mark))
         })
 }
 

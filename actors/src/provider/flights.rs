@@ -16,13 +16,19 @@ use crate::protocol::identifiers::Subject;
 /// What a flight ends with; shared by all who waited.
 pub(super) type Outcome = Result<Arc<Connection>, TokenError>;
 
-/// The flights of one profile, by subject.
+/// The flights of one profile, by subject. It outlives the profile's configuration: whoever works
+/// with a later one meets the flights of an earlier one here.
 #[derive(Clone, Debug, Default)]
-pub struct FlightTable(Arc<Mutex<BTreeMap<Subject, Slot>>>);
+pub struct FlightTable {
+    slots: Arc<Mutex<BTreeMap<Subject, Slot>>>,
+    /// Counts the configurations of the profile.
+    generation: u64,
+}
 
 /// One flight's waiters, woken in the order in which they came.
 #[derive(Debug, Default)]
 struct Slot {
+    generation: u64,
     announced: Option<Outcome>,
     for_outcome: Vec<oneshot::Sender<Outcome>>,
     for_end: Vec<oneshot::Sender<()>>,
@@ -46,6 +52,7 @@ pub(super) struct Flight {
 
 /// Waits for a flight.
 pub(super) struct Waiter {
+    is_of_today: bool,
     outcome: oneshot::Receiver<Outcome>,
     end: oneshot::Receiver<()>,
 }
@@ -54,32 +61,37 @@ impl FlightTable {
     /// Starts a flight for `subject`, or finds the one that is running. `aborted` is what waiters
     /// get if the flight is dropped.
     pub(super) fn enter(&self, subject: &Subject, aborted: TokenError) -> Entry {
-        let mut table = self.0.lock();
-        if let Some(slot) = table.get_mut(subject) {
-            return Entry::Running(slot.waiter());
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get_mut(subject) {
+            return Entry::Running(slot.waiter(self.generation));
         }
-        table.insert(subject.clone(), Slot::default());
+        slots.insert(subject.clone(), Slot { generation: self.generation, ..Slot::default() });
         Entry::Started(Flight { table: self.clone(), subject: subject.clone(), aborted })
+    }
+
+    /// The same flights, for the next configuration of the profile.
+    pub(crate) fn succeeding(&self) -> Self {
+        Self { slots: self.slots.clone(), generation: self.generation + 1 }
     }
 
     /// How many flights are running.
     pub fn len(&self) -> usize {
-        self.0.lock().len()
+        self.slots.lock().len()
     }
 
     /// Whether none is running.
     pub fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.slots.lock().is_empty()
     }
 
     /// Whether somebody is at work on this subject's connection.
     pub fn is_running(&self, subject: &Subject) -> bool {
-        self.0.lock().contains_key(subject)
+        self.slots.lock().contains_key(subject)
     }
 }
 
 impl Slot {
-    fn waiter(&mut self) -> Waiter {
+    fn waiter(&mut self, generation: u64) -> Waiter {
         let (for_outcome, outcome) = oneshot::channel();
         let (for_end, end) = oneshot::channel();
         match &self.announced {
@@ -88,7 +100,7 @@ impl Slot {
             None => self.for_outcome.push(for_outcome),
         }
         self.for_end.push(for_end);
-        Waiter { outcome, end }
+        Waiter { is_of_today: self.generation >= generation, outcome, end }
     }
 
     /// Whoever does not wait any more is passed over.
@@ -102,12 +114,14 @@ impl Slot {
 impl Flight {
     /// Waits for this flight.
     pub(super) fn waiter(&self) -> Waiter {
-        self.table.0.lock().entry(self.subject.clone()).or_default().waiter()
+        let generation = self.table.generation;
+        let empty = || Slot { generation, ..Slot::default() };
+        self.table.slots.lock().entry(self.subject.clone()).or_insert_with(empty).waiter(generation)
     }
 
     /// Wakes the waiters, and keeps the connection taken: for a token set that is not durable yet.
     pub(super) fn announce(&self, outcome: Outcome) {
-        if let Some(slot) = self.table.0.lock().get_mut(&self.subject) {
+        if let Some(slot) = self.table.slots.lock().get_mut(&self.subject) {
             slot.wake(&outcome);
             slot.announced = Some(outcome);
         }
@@ -119,7 +133,7 @@ impl Flight {
     }
 
     fn end(&mut self, outcome: &Outcome) {
-        let ended = self.table.0.lock().remove(&self.subject);
+        let ended = self.table.slots.lock().remove(&self.subject);
         let Some(mut slot) = ended else { return };
         slot.wake(outcome);
         for waiter in slot.for_end {
@@ -136,6 +150,11 @@ impl Drop for Flight {
 }
 
 impl Waiter {
+    /// Whether the flight works with the configuration of whoever waits, or a later one: its outcome counts.
+    pub(super) fn is_of_today(&self) -> bool {
+        self.is_of_today
+    }
+
     /// The outcome, once there is one.
     pub(super) async fn outcome(self, aborted: TokenError) -> Outcome {
         self.outcome.await.unwrap_or(Err(aborted))

@@ -1,13 +1,12 @@
 //! What the provider says of a person (OpenID Connect Core 1.0 section 5.3).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use super::actor::join;
 use super::consent;
-use super::context::ProviderContext;
+use super::context::{CurrentContext, ProviderContext};
 use super::error::TokenError;
 use super::messages::UserInfo;
 use super::want::Want;
@@ -27,11 +26,13 @@ const MAX_BODY: usize = 64 * 1024;
 
 /// Asks for the claims of the person whose connection it is, with an access token that is refreshed
 /// first if it has ended. They are given only if they are about the subject of the ID token.
-pub(super) async fn fetch(context: Arc<ProviderContext>, subject: Subject) -> Result<UserInfo, TokenError> {
+pub(super) async fn fetch(current: CurrentContext, subject: Subject) -> Result<UserInfo, TokenError> {
+    let context = current.get();
     if consent::read(&context, &subject).await?.is_none() {
         return Ok(UserInfo::NoConnection);
     }
-    join(context.clone(), subject.clone(), Want::Other(None)).await?;
+    join(&current, subject.clone(), Want::Other(None)).await?;
+    let context = current.get();
     let id = context.id(&subject);
     let stored = context.records.load(&id).await.map_err(|error| context.store_error(&subject, &error))?;
     let Some(stored) = stored else { return Ok(UserInfo::NoConnection) };

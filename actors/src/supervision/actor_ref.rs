@@ -65,6 +65,11 @@ impl<A: Actor> ActorRef<A> {
         self.vitals().kind
     }
 
+    /// Whether nobody waits for an answer of it.
+    pub fn is_idle(&self) -> bool {
+        self.vitals().asks_in_flight() == 0
+    }
+
     /// Whether it ended for good, so that no ask will ever be answered.
     pub fn has_ended(&self) -> bool {
         self.link.has_ended()

@@ -62,6 +62,10 @@ impl Vitals {
         (before < limit).then_some(entered)
     }
 
+    pub(super) fn asks_in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     pub(super) fn answered(&self) {
         self.processed.fetch_add(1, Ordering::Relaxed);
     }

@@ -85,6 +85,7 @@ pub fn profile(registration: ClientRegistration, grant: &str, client_auth: &str)
         client: ClientSource::given("client", method),
         client_auth_name: auth_row.name,
         origins: OriginSet::new(["https://api.example".to_owned()]),
+        made_of: None,
     }
 }
 

@@ -21,6 +21,7 @@ mod refresh_lifetime;
 mod registration;
 mod rejection;
 mod rekey;
+mod reload;
 mod replicas;
 mod revoke_all;
 mod saving;

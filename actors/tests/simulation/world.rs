@@ -174,5 +174,6 @@ fn profile(name: &str, grant: &str) -> Profile {
         client: ClientSource::given(name, (method.build)(&mut settings).unwrap()),
         client_auth_name: method.name,
         origins: OriginSet::new([ORIGIN.to_owned()]),
+        made_of: None,
     }
 }

@@ -82,7 +82,7 @@ async fn everything_else_is_refused() {
 async fn verdicts_are_kept_for_a_while_and_no_longer() {
     let (configured, request) = (caller("billing", "s3cret"), basic("billing:s3cret"));
     let shared = Arc::new(configured.caller.clone());
-    let method = build(&[(shared, configured)], &no_transport()).unwrap();
+    let method = build(&[(shared, configured)], &no_transport(), &Arc::default()).unwrap();
     assert!(matches!(method.recall((&request).into(), NOW), Recalled::Unknown));
     method.verify((&request).into(), NOW).await.unwrap();
     let later = |seconds| NOW.after(Duration::from_secs(seconds));

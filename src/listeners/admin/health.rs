@@ -18,7 +18,8 @@ pub async fn readyz(state: web::Data<AdminState>) -> HttpResponse {
     json::answer(status, &readiness)
 }
 
-/// `GET /debug/actors`: one row for every actor.
+/// `GET /debug/actors`: one row for every actor, and how the configuration in use came to be.
 pub async fn actors(state: web::Data<AdminState>) -> HttpResponse {
-    json::answer(StatusCode::OK, &json!({ "actors": state.gateway.inspect().await }))
+    let actors = state.gateway.inspect().await;
+    json::answer(StatusCode::OK, &json!({ "actors": actors, "configuration": state.configuration.show() }))
 }

@@ -3,6 +3,7 @@
 //! Reading order: `guard` (who may), `json` (how bodies come and go), `health` and `overview` (what
 //! is there), `connections`, `lifecycle` and `connect_sessions` (what can be done), `import`, `cursor`.
 
+pub mod configuration;
 pub mod connect_sessions;
 pub mod connections;
 pub mod cursor;
@@ -28,6 +29,7 @@ use url::Url;
 
 use super::problem::{Problem, ProblemCode};
 use super::request_id::new_request_id;
+use configuration::ConfigurationStatus;
 use guard::GuardRules;
 
 /// What the admin listener works with. Cheap to clone: one for each worker.
@@ -45,6 +47,8 @@ pub struct AdminState {
     pub metrics: metrics::Sources,
     /// The address that the listener is bound to, with its real port (never 0).
     pub bind: SocketAddr,
+    /// How the configuration in use came to be.
+    pub configuration: ConfigurationStatus,
 }
 
 impl AdminState {

@@ -8,6 +8,7 @@ use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::{App, Error, test as server};
 use arc_swap::ArcSwap;
+use claviger_actors::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
@@ -30,6 +31,7 @@ pub(super) async fn state() -> AdminState {
             callers: Arc::new(ArcSwap::from_pointee(CallerDirectory::new([], &no_transport()))),
         },
         bind: HOST.parse().unwrap(),
+        configuration: ConfigurationStatus::new(Timestamp::from_secs(1_700_000_000)),
     }
 }
 

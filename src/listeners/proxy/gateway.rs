@@ -37,6 +37,14 @@ pub trait ProxyGateway: Clone + Send + Sync + 'static {
     /// Where the workers' actors get tokens that are not at hand.
     fn tokens(&self) -> Arc<dyn TokenSource>;
 
+    /// Whether the gateway is about to end, so that callers should come back on another connection.
+    fn is_draining(&self) -> bool {
+        false
+    }
+
+    /// Counts a request that came although the gateway is about to end.
+    fn note_late_request(&self) {}
+
     /// Has a token that is in use refreshed before it ends; never waits.
     fn refresh_ahead(&self, id: &ConnectionId, call: &Arc<CallContext>);
 
@@ -84,6 +92,14 @@ impl ProxyGateway for GatewayHandle {
 
     fn tokens(&self) -> Arc<dyn TokenSource> {
         Arc::new(self.clone())
+    }
+
+    fn is_draining(&self) -> bool {
+        self.is_draining()
+    }
+
+    fn note_late_request(&self) {
+        self.note_late_request();
     }
 
     fn refresh_ahead(&self, id: &ConnectionId, call: &Arc<CallContext>) {

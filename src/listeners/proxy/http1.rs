@@ -35,6 +35,9 @@ pub(super) async fn serve<G: ProxyGateway>(
     let connection = request.conn_data::<Rc<CallerConnection>>().cloned().unwrap_or_default();
     let busy = connection.busy();
     let head = request.head();
+    if desk.gateway.is_draining() {
+        desk.gateway.note_late_request();
+    }
     let id = desk.request_ids.next();
     let arrival = Arrival { head, connection: &connection, framing: Framing::Headers };
     // Taken by the call's body, or by the tunnel that its connection becomes.
@@ -54,7 +57,8 @@ pub(super) async fn serve<G: ProxyGateway>(
         }
         Err(response) => own(response, busy),
     };
-    if ends_connection(head) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let ends = ends_connection(head) || desk.gateway.is_draining();
+    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)

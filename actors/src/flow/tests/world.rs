@@ -13,7 +13,7 @@ use crate::clock::{Clock, SystemEntropy, Timestamp};
 use crate::connection::Reason;
 use crate::flow::error::FlowError;
 use crate::flow::messages::*;
-use crate::flow::ports::{AuthorizationProvider, FlowStore};
+use crate::flow::ports::{AuthorizationProvider, FlowStore, Providers};
 use crate::flow::record::{ConnectSession, FlowRecord, StateHash};
 use crate::flow::registrar::{FlowLimits, FlowRegistrar, FlowServices};
 use crate::grants::Redemption;
@@ -95,7 +95,7 @@ impl World {
         let providers =
             [person, robot, on_device].map(|provider| (provider.registration().profile.clone(), provider));
         let services = FlowServices {
-            providers: Arc::new(BTreeMap::from(providers)),
+            providers: Providers::new(BTreeMap::from(providers)),
             store: store.clone(),
             supervisor: supervisor.clone(),
             arbiter: Arbiter::current(),
