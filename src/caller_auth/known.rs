@@ -82,7 +82,7 @@ mod tests {
 
     fn directory(password: &str) -> CallerDirectory {
         let id = CallerId::new("billing").unwrap();
-        let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+        let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false, rate: None };
         let password_hash = Secret::new(super::super::hash_secret(&Secret::new(password)).unwrap());
         let basic = BasicCredential { username: "billing".to_owned(), password_hash };
         let configured = ConfiguredCaller { basic: Some(basic), ..ConfiguredCaller::new(caller) };
