@@ -5,6 +5,7 @@ mod notify;
 mod reload;
 mod sockets;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,9 +28,12 @@ use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
 use crate::config::listener_tls::ListenerTlsSettings;
 use crate::config::{ConfigFile, GatewayConfig, Listeners};
+use crate::counts::ListenerCounts;
 use crate::listeners::admin::configuration::ConfigurationStatus;
+use crate::listeners::admin::metrics::Sources;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
+use crate::listeners::proxy::load::Load;
 use crate::listeners::public::{self, PublicState};
 use crate::listeners::server::{Handlers, ListenerSettings, TlsSource, application, listen};
 use crate::listeners::tls::{ListenerTls, ListenerTlsError, ListenersTls};
@@ -38,9 +42,6 @@ use crate::signals::{self, StopSignals};
 use handover::{HandoverError, Heir, Predecessor, Program};
 use reload::{Reloadable, Reloader};
 use sockets::Sockets;
-
-/// Connections kept in memory; the others are read from the store when they are needed.
-const CACHED_CONNECTIONS: usize = 100_000;
 
 /// Time that exchanges with providers and saves have beyond `server.drain_timeout`.
 const SAVE_GRACE: Duration = Duration::from_secs(5);
@@ -148,17 +149,28 @@ impl RunningApp {
             transport: transport.clone(),
             clock: Arc::new(SystemClock),
             entropy,
-            cached_connections: CACHED_CONNECTIONS,
+            cached_connections: config.limits.cached_connections,
         })
         .await?;
 
         let public_url = config.server.public_url;
-        let callers = CallerDirectory::new(config.callers, &transport).with_routes(gateway.routes());
+        let callers =
+            CallerDirectory::remembering(config.limits.verified_credentials, config.callers, &transport)
+                .with_routes(gateway.routes());
         let callers = Arc::new(ArcSwap::from_pointee(callers));
-        let upstream = Arc::new(UpstreamSettings::new(tls));
+        let mut upstream = UpstreamSettings::new(tls);
+        upstream.max_idle_per_origin = config.limits.idle_connections;
         let proxy_state =
-            ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), upstream, digest);
+            ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), Arc::new(upstream), digest)
+                .with_load(Load::new(&config.limits));
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
+        let listener_counts: BTreeMap<&'static str, Arc<ListenerCounts>> =
+            ["proxy", "public", "admin"].into_iter().map(|name| (name, Arc::default())).collect();
+        let metrics = Sources {
+            calls: proxy_state.counts(),
+            listeners: listener_counts.clone(),
+            callers: callers.clone(),
+        };
         let configuration = ConfigurationStatus::new(SystemClock.now());
         let reloadable = Reloadable {
             listeners_tls: listeners_tls.clone(),
@@ -169,6 +181,7 @@ impl RunningApp {
             status: configuration.clone(),
         };
         let admin_state = AdminState {
+            metrics,
             gateway: gateway.clone(),
             public_url,
             configuration,
@@ -187,6 +200,7 @@ impl RunningApp {
             tls: tls.clone().map(|tls| TlsSource::new(move || tls.current())),
             h2c: name == "proxy" && addresses.http2.in_clear,
             drain,
+            counts: listener_counts.get(name).cloned().unwrap_or_default(),
         };
         let proxy = listen(sockets.proxy, settings("proxy", workers, &listeners_tls.proxy), move || {
             proxy_state.handlers()

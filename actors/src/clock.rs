@@ -3,7 +3,8 @@
 //! Both are injected so that a simulation can run the engine on a seeded schedule and replay it.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,12 @@ impl fmt::Display for Timestamp {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The current moment.
     fn now(&self) -> Timestamp;
+
+    /// Time that never runs back, since a moment that stays the same while the process runs: for
+    /// durations. What is set by hand has no other time than [`Clock::now`].
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.now().as_millis())
+    }
 }
 
 /// The operating system's clock.
@@ -77,6 +84,11 @@ impl Clock for SystemClock {
         #[expect(clippy::disallowed_methods, reason = "the one reader of wall time")]
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn uptime(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
     }
 }
 

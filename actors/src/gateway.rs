@@ -457,6 +457,10 @@ impl TokenSource for GatewayHandle {
         let gateway = self.clone();
         Box::pin(async move { gateway.access_token(&id, origin, rejected, call, deadline).await })
     }
+
+    fn routes(&self) -> Arc<RoutingTable> {
+        self.routes()
+    }
 }
 
 pub(crate) fn ask_error(profile: &ProfileId, source: AskError) -> TokenError {

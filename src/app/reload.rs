@@ -129,7 +129,7 @@ impl Reloader {
         let profiles = config.profiles.into_iter().map(Arc::new).collect();
         let changes = self
             .gateway
-            .reload(profiles, config.routing)
+            .reload(profiles, config.routing.continuing(&self.gateway.routes()))
             .await
             .map_err(|error| format!("{}: {error}", self.file.path.display()))?;
         let callers = reloadable.callers.load().succeeded_by(config.callers, &reloadable.transport);

@@ -181,7 +181,7 @@ mod tests {
 
     fn caller(name: &str, key: &str) -> ConfiguredCaller {
         let id = CallerId::new(name).unwrap();
-        let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+        let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false, rate: None };
         let hash = ApiKeyHash::parse(&hash_api_key(&Secret::new(key))).unwrap();
         ConfiguredCaller { api_key: Some(hash), ..ConfiguredCaller::new(caller) }
     }

@@ -28,14 +28,12 @@ use zeroize::Zeroizing;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
-    Remembered,
+    Remembered, Verdicts,
 };
 
 /// What a caller without a valid credential is told.
 pub const CHALLENGE: &str = "Basic realm=\"claviger\", charset=\"UTF-8\"";
 
-/// Verdicts kept.
-const MAX_VERDICTS: usize = 10_000;
 /// How long a right credential stays known.
 const ACCEPTED_FOR: Duration = Duration::from_secs(300);
 /// How long a wrong credential stays known: shorter, for somebody may be mending the configuration.
@@ -164,12 +162,6 @@ pub(super) struct RightPasswords {
     until: Cache<Digest, Timestamp>,
 }
 
-impl Default for RightPasswords {
-    fn default() -> Self {
-        Self { key: new_key(), until: Cache::new(MAX_VERDICTS) }
-    }
-}
-
 impl fmt::Debug for RightPasswords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RightPasswords").finish_non_exhaustive()
@@ -177,6 +169,10 @@ impl fmt::Debug for RightPasswords {
 }
 
 impl RightPasswords {
+    pub(super) fn holding(most: usize) -> Self {
+        Self { key: new_key(), until: Cache::new(most) }
+    }
+
     fn digest(&self, password: &[u8], hash: &Secret) -> Digest {
         let mut context = hmac::Context::with_key(&self.key);
         // A hash has no zero byte in it, so that both have one meaning only.
@@ -221,9 +217,9 @@ impl HttpBasic {
         Self {
             nobody: hash_of_nobody(users.values().map(|user| user.password_hash.expose())),
             users,
+            verdicts: Cache::new(remembered.most),
             remembered,
             key: new_key(),
-            verdicts: Cache::new(MAX_VERDICTS),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: AtomicUsize::new(0),
         }
@@ -272,6 +268,10 @@ impl HttpBasic {
 impl CallerAuth for HttpBasic {
     fn challenge(&self) -> &'static str {
         CHALLENGE
+    }
+
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts::of(self.verdicts.len(), self.verdicts.capacity()))
     }
 
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {

@@ -26,7 +26,7 @@ use url::Url;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
-    Recalled, Remembered,
+    Recalled, Remembered, Verdicts,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -34,8 +34,6 @@ pub const CHALLENGE: &str = "Bearer realm=\"claviger\"";
 
 /// Longest token looked at, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
-/// Verified tokens kept.
-const MAX_VERDICTS: usize = 10_000;
 /// How long a verified token stays known: its key may be withdrawn.
 const ACCEPTED_FOR: Duration = Duration::from_secs(300);
 
@@ -113,7 +111,7 @@ pub(super) fn build(
             issuer.callers.push((caller.clone(), credential.clone()));
         }
     }
-    let verdicts = Cache::new(MAX_VERDICTS);
+    let verdicts = Cache::new(remembered.most);
     (!issuers.is_empty()).then(|| {
         Box::new(CallerJwts { issuers, transport: transport.clone(), verdicts }) as Box<dyn CallerAuth>
     })
@@ -233,6 +231,10 @@ impl CallerAuth for CallerJwts {
         CHALLENGE
     }
 
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts::of(self.verdicts.len(), self.verdicts.capacity()))
+    }
+
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {
         let Some(token) = bearer_token(presented.headers) else { return Recalled::NotPresented };
         if token.len() > MAX_TOKEN {
@@ -289,4 +291,4 @@ fn digest_of(token: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

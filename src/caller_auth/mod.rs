@@ -18,9 +18,11 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
 use claviger_actors::protocol::identifiers::{CallerId, RouteId, Subject};
 use claviger_actors::protocol::secret::Secret;
+use claviger_actors::proxy::rate_limit::RateLimit;
 use claviger_actors::proxy::route::RoutingTable;
 use claviger_actors::transport::Transport;
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use thiserror::Error;
 
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
@@ -38,6 +40,8 @@ pub struct Caller {
     pub routes: BTreeSet<RouteId>,
     /// Whether it may send `Claviger-Subject`.
     pub may_name_subject: bool,
+    /// How many calls it may make per time.
+    pub rate: Option<Arc<RateLimit>>,
 }
 
 /// A caller and the credentials by which it is known.
@@ -144,6 +148,21 @@ pub enum Recalled {
     Unknown,
 }
 
+/// What a method remembers of credentials that it has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Verdicts in memory.
+    pub kept: usize,
+    /// How many are kept at most.
+    pub most: usize,
+}
+
+impl Verdicts {
+    fn of(kept: usize, most: u64) -> Self {
+        Self { kept, most: usize::try_from(most).unwrap_or(usize::MAX) }
+    }
+}
+
 /// A way to tell who is calling.
 pub trait CallerAuth: Send + Sync {
     /// What to answer with in `WWW-Authenticate` (RFC 9110 section 11.6.1).
@@ -158,6 +177,11 @@ pub trait CallerAuth: Send + Sync {
     /// brings, if both are of one caller.
     fn is_of_connection(&self) -> bool {
         false
+    }
+
+    /// What it remembers; `None` if verifying costs so little that it need not.
+    fn verdicts(&self) -> Option<Verdicts> {
+        None
     }
 
     /// Looks at a request's credential without waiting.
@@ -179,11 +203,38 @@ pub type BuildMethod = fn(
     &Arc<Remembered>,
 ) -> Option<Box<dyn CallerAuth>>;
 
+/// Credentials of each kind that are kept as verified, unless configured.
+pub const VERIFIED_CREDENTIALS: usize = 10_000;
+
 /// What is costly to find out, and outlives the callers' configuration: none of it says who anybody is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Remembered {
+    /// Credentials of each kind that are kept as verified.
+    most: usize,
     passwords: http_basic::RightPasswords,
     keys: jwt::FetchedKeys,
+    /// What callers with a rate have had of it: another configuration fills no bucket.
+    rates: Mutex<BTreeMap<CallerId, Arc<RateLimit>>>,
+}
+
+impl Remembered {
+    fn holding(most: usize) -> Arc<Self> {
+        let passwords = http_basic::RightPasswords::holding(most);
+        Arc::new(Self { most, passwords, keys: jwt::FetchedKeys::default(), rates: Mutex::default() })
+    }
+
+    /// Lets callers whose rate is as before go on with what they have had.
+    fn go_on_with_rates(&self, callers: &mut [ConfiguredCaller]) {
+        let mut rates = self.rates.lock();
+        let before = std::mem::take(&mut *rates);
+        for ConfiguredCaller { caller, .. } in callers {
+            let Some(rate) = &mut caller.rate else { continue };
+            if let Some(known) = before.get(&caller.id).filter(|known| known.rate() == rate.rate()) {
+                rate.clone_from(known);
+            }
+            rates.insert(caller.id.clone(), rate.clone());
+        }
+    }
 }
 
 /// One way to tell who is calling, and how it is set up.
@@ -212,13 +263,29 @@ pub struct CallerDirectory {
     remembered: Arc<Remembered>,
     routes: Option<Arc<RoutingTable>>,
     methods: Vec<Box<dyn CallerAuth>>,
+    /// Their names, in the same order.
+    names: Vec<&'static str>,
     challenges: Vec<&'static str>,
 }
 
 impl CallerDirectory {
     /// Gathers callers. Two with the same credential are a configuration error found before.
     pub fn new(callers: impl IntoIterator<Item = ConfiguredCaller>, transport: &Arc<dyn Transport>) -> Self {
-        Self::over(callers, transport, Arc::default())
+        Self::remembering(VERIFIED_CREDENTIALS, callers, transport)
+    }
+
+    /// As [`CallerDirectory::new`]; at most so many credentials of each kind are kept as verified.
+    pub fn remembering(
+        most: usize,
+        callers: impl IntoIterator<Item = ConfiguredCaller>,
+        transport: &Arc<dyn Transport>,
+    ) -> Self {
+        Self::over(callers, transport, Remembered::holding(most))
+    }
+
+    /// Credentials that are kept as verified now, right and wrong ones.
+    pub fn verified_credentials(&self) -> usize {
+        self.verdicts().map(|(_, verdicts)| verdicts.kept).sum()
     }
 
     /// With the routes that were configured together with the callers: who is let in by the one is led by
@@ -248,12 +315,14 @@ impl CallerDirectory {
         transport: &Arc<dyn Transport>,
         remembered: Arc<Remembered>,
     ) -> Self {
+        let mut callers: Vec<_> = callers.into_iter().collect();
+        remembered.go_on_with_rates(&mut callers);
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let methods: Vec<_> = CALLER_AUTH_METHODS
-            .iter()
-            .filter_map(|method| (method.build)(&callers, transport, &remembered))
-            .collect();
+        let set_up = |method: &CallerAuthMethod| {
+            Some(((method.build)(&callers, transport, &remembered)?, method.name))
+        };
+        let (methods, names): (Vec<_>, Vec<_>) = CALLER_AUTH_METHODS.iter().filter_map(set_up).unzip();
         let mut challenges: Vec<_> = methods
             .iter()
             .filter(|method| !method.is_last_resort())
@@ -263,7 +332,7 @@ impl CallerDirectory {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Self { number, remembered, routes: None, methods, challenges }
+        Self { number, remembered, routes: None, methods, names, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a
@@ -312,6 +381,12 @@ impl CallerDirectory {
             }
             _ => Ok(caller),
         }
+    }
+
+    /// What methods remember, by their names.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&'static str, Verdicts)> {
+        let methods = self.names.iter().zip(&self.methods);
+        methods.filter_map(|(name, method)| Some((*name, method.verdicts()?)))
     }
 
     /// What to answer with in `WWW-Authenticate`, one challenge a method.

@@ -11,7 +11,7 @@ use super::error::{Faults, Place, suggestion};
 use super::file::{BasicFile, CallerFile, JwtFile, MtlsFile, RouteFile};
 use super::reader::Located;
 use super::secret_source::Secrets;
-use super::urls;
+use super::{resilience, urls};
 use crate::caller_auth::{
     ApiKeyHash, BasicCredential, Caller, ConfiguredCaller, JwtCredential, KeySource, SubjectAltName,
     check_password_hash,
@@ -90,7 +90,11 @@ fn caller(
         }
     }
     let may_name_subject = file.may_name_subject.as_ref().is_some_and(|flag| flag.value);
-    Some(Caller { id: id?, routes, may_name_subject })
+    let rate = match &file.rate {
+        Some(file) => Some(resilience::rate(file, faults)?),
+        None => None,
+    };
+    Some(Caller { id: id?, routes, may_name_subject, rate })
 }
 
 fn basic(file: &BasicFile, secrets: &Secrets<'_>, faults: &mut Faults) -> Option<BasicCredential> {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::{Faults, Place};
+use super::limits::LimitsFile;
 use super::reader::{ByteSize, Located, Node, OneOrMore, Parameter, Read, Table};
+use super::resilience::{Breaker, RateFile, RetryBudgetFile};
 use super::secret_source::{RawSetting, SecretSource};
 use super::tls::KeySource;
 
@@ -69,6 +71,8 @@ table! {
         callers: BTreeMap<String, CallerFile>,
         /// What they may call.
         routes: BTreeMap<String, RouteFile>,
+        /// How much of anything is taken or kept.
+        limits: LimitsFile,
     }
 }
 
@@ -387,6 +391,8 @@ table! {
         /// Whether it may send `Claviger-Subject`, and choose by headers or query what routes take
         /// from there.
         may_name_subject: Located<bool>,
+        /// Calls per time.
+        rate: RateFile,
     }
 }
 
@@ -431,8 +437,8 @@ table! {
     RouteFile {
         /// Path prefix here.
         path: Located<String>,
-        /// Base URL there, with `{token.NAME}` if the token answer names it.
-        upstream: Located<String>,
+        /// Base URL there, with `{token.NAME}` if the token answer names it; or several.
+        upstream: Located<OneOrMore>,
         /// Hosts that `{token.NAME}` may lead to.
         upstream_hosts: Located<Vec<String>>,
         /// The profile whose token is used.
@@ -445,8 +451,24 @@ table! {
         methods: Located<Vec<String>>,
         /// Longest wait for the upstream's response head.
         timeout: Located<Duration>,
+        /// Longest wait for a connection.
+        connect_timeout: Located<Duration>,
+        /// Longest time of the whole exchange.
+        total_timeout: Located<Duration>,
         /// Largest request body.
         max_body: Located<ByteSize>,
+        /// Times that a request may be sent again.
+        retries: Located<u64>,
+        /// Retries of all requests together.
+        retry_budget: RetryBudgetFile,
+        /// When an upstream that fails is left alone.
+        breaker: Located<Breaker>,
+        /// Whether an upstream is left alone when it asks to be.
+        honor_retry_after: Located<bool>,
+        /// Calls per time.
+        rate: RateFile,
+        /// Calls at once.
+        max_in_flight: Located<u64>,
         /// Which HTTP is spoken there: `auto`, `http1` or `http2`.
         protocol: Located<String>,
         /// Whom to trust there, and what to show.

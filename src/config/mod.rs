@@ -16,7 +16,9 @@ mod callers;
 mod drawn;
 mod extension;
 mod fapi;
+#[macro_use]
 mod file;
+mod limits;
 mod outbound;
 mod params;
 mod profiles;
@@ -24,6 +26,7 @@ mod providers;
 mod quirks;
 mod reader;
 mod registration;
+mod resilience;
 mod routes;
 mod secret_source;
 mod server;
@@ -51,7 +54,7 @@ use claviger_actors::store::StoreOpener;
 use claviger_actors::store::keyring::Keyring;
 use url::Url;
 
-use crate::caller_auth::ConfiguredCaller;
+use crate::caller_auth::{ConfiguredCaller, VERIFIED_CREDENTIALS};
 use drawn::Drawn;
 use environment::Environment;
 use error::{ConfigError, ConfigErrors, Dated, Faults};
@@ -83,6 +86,8 @@ pub struct GatewayConfig {
     pub callers: Vec<ConfiguredCaller>,
     /// `[routes]`
     pub routing: RoutingTable,
+    /// `[limits]`
+    pub limits: Limits,
     /// What is allowed and yet most likely a slip, such as a profile that no route uses.
     pub warnings: Vec<ConfigError>,
     /// Certificates of ours that are not valid now: `check` refuses them, and a gateway starts with them,
@@ -125,6 +130,36 @@ pub struct Listeners {
     pub admin_tls: Option<ListenerTlsSettings>,
     /// HTTP/2 on the proxy listener.
     pub http2: Http2Settings,
+}
+
+/// Largest head of a request that the server library reads, in bytes.
+const LARGEST_HEAD: usize = 128 * 1024;
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls at once; one more is refused.
+    pub max_in_flight: usize,
+    /// Connections kept in memory; the others are read from the store when they are needed.
+    pub cached_connections: usize,
+    /// Verified credentials kept in memory, of each kind.
+    pub verified_credentials: usize,
+    /// Idle connections to one upstream that a worker keeps.
+    pub idle_connections: usize,
+    /// Largest head of a request, in bytes.
+    pub max_request_head: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 10_000,
+            cached_connections: 100_000,
+            verified_credentials: VERIFIED_CREDENTIALS,
+            idle_connections: 128,
+            max_request_head: LARGEST_HEAD,
+        }
+    }
 }
 
 /// `[store]`
@@ -245,6 +280,7 @@ fn check(
     let listeners = server::listeners(file.listeners.as_ref(), &file.at, secrets, Some(&tls), faults);
     let store = store::store(file.store.as_ref(), &file.at, secrets, faults);
     let keyring = store::keyring(file.store.as_ref(), &file.at, secrets, faults);
+    let limits = limits::limits(file.limits.as_ref(), faults);
     for (name, provider) in provider_files {
         providers::provider(name, provider, faults);
         outbound::of_provider(provider, secrets, &tls, faults);
@@ -287,6 +323,7 @@ fn check(
         profiles,
         callers,
         routing,
+        limits: limits?,
         warnings,
         invalid_certificates: invalid,
         start_keys: StartKeys::default(),

@@ -8,6 +8,7 @@ use claviger_actors::profile::Profile;
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
 use claviger_actors::protocol::scope::ScopeSet;
 use claviger_actors::protocol::template::{CallContext, CallNeeds, SubjectTemplate};
+use claviger_actors::proxy::endpoints::MAX_UPSTREAMS;
 use claviger_actors::proxy::path;
 use claviger_actors::proxy::route::{
     Route, RoutingTable, SubjectSource, UpstreamOrigin, UpstreamProtocol, UpstreamTls,
@@ -21,6 +22,7 @@ use super::error::{Faults, Place, suggestion};
 use super::file::{ProfileFile, RouteFile};
 use super::providers;
 use super::reader::Located;
+use super::resilience::{resilience, tell_apart};
 use super::tls::Tls;
 use super::urls;
 use super::variables::Values;
@@ -94,14 +96,7 @@ fn route(
     faults: &mut Faults,
 ) -> Option<Route> {
     let id = faults.note(&file.at, RouteId::new(name));
-    let upstream = match &file.upstream {
-        Some(text) if UpstreamTemplate::is_one(&text.value) => templated(text, file, named, faults),
-        Some(text) => plain(text, file, faults),
-        None => {
-            faults.missing(&file.at.join("upstream"), "it is the base URL of the API");
-            None
-        }
-    };
+    let upstreams = upstreams(file, named, faults);
     let profile = profile(file, named, faults);
     let subject = subject(file.subject.as_ref(), faults);
     let scopes = match &file.scopes {
@@ -119,16 +114,17 @@ fn route(
         }
         given => Some(given.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.value)),
     };
+    let Upstreams { first, all } = upstreams?;
+    let resilience = resilience(file, all, first.template.is_none(), faults);
     let protocol = protocol(file.protocol.as_ref(), faults);
-    let upstream = upstream?;
     Some(Route {
         id: id?,
         path: path?,
-        origin: Arc::new(upstream.origin),
+        origin: first.origin,
         tls: None,
         protocol: protocol?,
-        upstream_path: upstream.path,
-        template: upstream.template.map(Arc::new),
+        upstream_path: first.path,
+        template: first.template.map(Arc::new),
         profile: profile?,
         subject: subject?,
         needs: CallNeeds::default(),
@@ -137,6 +133,7 @@ fn route(
         methods: methods?,
         timeout: timeout?,
         max_body: file.max_body.as_ref().map(|size| size.value.0),
+        resilience: resilience?,
     })
 }
 
@@ -150,7 +147,10 @@ fn upstream_tls(file: &RouteFile, named: &Named<'_>, faults: &mut Faults) -> Opt
     if file.tls.is_none() && bound.is_none() {
         return Some(None);
     }
-    let plain = file.upstream.as_ref().filter(|upstream| upstream.value.starts_with("http://"));
+    let plain = file
+        .upstream
+        .as_ref()
+        .filter(|upstream| upstream.value.0.iter().any(|one| one.starts_with("http://")));
     match (plain, &file.tls) {
         (Some(_), Some(own)) => {
             faults.push(&own.at, "is of no use: the upstream is not https");
@@ -165,20 +165,69 @@ fn upstream_tls(file: &RouteFile, named: &Named<'_>, faults: &mut Faults) -> Opt
 }
 
 /// Where a route leads.
+struct Upstreams {
+    first: Upstream,
+    /// Each with its path prefix, the first among them.
+    all: Vec<(Arc<UpstreamOrigin>, String)>,
+}
+
 struct Upstream {
-    origin: UpstreamOrigin,
+    origin: Arc<UpstreamOrigin>,
     path: String,
     template: Option<UpstreamTemplate>,
 }
 
-fn plain(text: &Located<String>, file: &RouteFile, faults: &mut Faults) -> Option<Upstream> {
+fn upstreams(file: &RouteFile, named: &Named<'_>, faults: &mut Faults) -> Option<Upstreams> {
+    let Some(given) = &file.upstream else {
+        faults.missing(&file.at.join("upstream"), "it is the base URL of the API");
+        return None;
+    };
+    let place = |index: usize| match given.value.0.len() {
+        1 => given.at.clone(),
+        _ => given.at.join(&index.to_string()),
+    };
+    let texts = given.value.0.iter().enumerate();
+    let texts: Vec<_> =
+        texts.map(|(index, value)| Located { value: value.clone(), at: place(index) }).collect();
+    match texts.as_slice() {
+        [] => {
+            faults.push(&given.at, "leads nowhere; name the base URL of the API");
+            None
+        }
+        [text] if UpstreamTemplate::is_one(&text.value) => {
+            let first = templated(text, file, named, faults)?;
+            Some(Upstreams { first, all: Vec::new() })
+        }
+        texts if texts.len() > MAX_UPSTREAMS => {
+            faults.push(&given.at, format!("may be {MAX_UPSTREAMS} at most"));
+            None
+        }
+        texts => {
+            let checked: Vec<_> =
+                texts.iter().map(|text| plain(text, file, texts.len() > 1, faults)).collect();
+            let checked: Vec<_> = checked.into_iter().collect::<Option<_>>()?;
+            let all: Vec<_> = checked
+                .iter()
+                .map(|upstream: &Upstream| (upstream.origin.clone(), upstream.path.clone()))
+                .collect();
+            tell_apart(&all, &given.at, faults);
+            Some(Upstreams { first: checked.into_iter().next()?, all })
+        }
+    }
+}
+
+fn plain(text: &Located<String>, file: &RouteFile, several: bool, faults: &mut Faults) -> Option<Upstream> {
+    if several && UpstreamTemplate::is_one(&text.value) {
+        faults.push(&text.at, "has {token.NAME} in it and is one of several; give it a route of its own");
+        return None;
+    }
     if let Some(hosts) = &file.upstream_hosts {
         faults.push(&hosts.at, "is for an `upstream` with {token.NAME} in it; remove it");
     }
     let url = urls::secure_base(text, faults)?;
     faults.note(&text.at, check_path_of(&url))?;
     let path = url.path().trim_end_matches('/').to_owned();
-    Some(Upstream { origin: UpstreamOrigin::of(&url)?, path, template: None })
+    Some(Upstream { origin: Arc::new(UpstreamOrigin::of(&url)?), path, template: None })
 }
 
 /// An upstream that the token answer names: only within hosts that the route, or else the provider of
@@ -203,7 +252,7 @@ fn templated(
     };
     let template = faults.note(&text.at, UpstreamTemplate::parse(&text.value, hosts))?;
     let path = template.path().to_owned();
-    Some(Upstream { origin: UpstreamOrigin::templated(&template), path, template: Some(template) })
+    Some(Upstream { origin: Arc::new(UpstreamOrigin::templated(&template)), path, template: Some(template) })
 }
 
 /// `api_hosts` of the provider; its faults are told where it is checked.

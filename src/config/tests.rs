@@ -11,6 +11,7 @@ mod listener_tls;
 mod pages;
 mod providers;
 mod reach;
+mod resilience_keys;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -160,6 +161,10 @@ fn the_tour_shows_every_key() {
         file::ProviderTlsFile::KEYS,
         file::ClientTlsFile::KEYS,
         file::RouteTlsFile::KEYS,
+        limits::LimitsFile::KEYS,
+        resilience::RateFile::KEYS,
+        resilience::RetryBudgetFile::KEYS,
+        resilience::BreakerFile::KEYS,
     ];
     for key in tables.concat() {
         let shown = tour.contains(&format!("{key} = ")) || tour.contains(&format!(".{key}"));

@@ -11,11 +11,16 @@ use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::body::BodyFault;
 use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::headers::HeaderError;
+use claviger_actors::proxy::rate_limit::OverRate;
 use claviger_actors::store::StoreError;
 use claviger_actors::supervision::AskError;
 use serde::Serialize;
 
 use crate::caller_auth::CallerAuthError;
+
+/// Which problem an answer is: in its extensions, for whoever counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweredWith(pub &'static str);
 
 /// A problem that the gateway itself answers with.
 #[derive(Debug, Serialize)]
@@ -39,6 +44,8 @@ pub struct Problem {
     #[serde(skip)]
     retry_after: Option<u64>,
     #[serde(skip)]
+    rate_limit: Option<[(&'static str, String); 2]>,
+    #[serde(skip)]
     challenges: Vec<&'static str>,
 }
 
@@ -55,6 +62,7 @@ impl Problem {
             request_id: request_id.into(),
             authorization_url: None,
             retry_after: None,
+            rate_limit: None,
             challenges: Vec::new(),
         }
     }
@@ -147,9 +155,31 @@ impl Problem {
             }
             UpstreamError::TokenEnded => Self::new(Code::TokenUnavailable, detail, request_id).retry_after(1),
             UpstreamError::Unresolved(_) => Self::new(Code::TokenUnavailable, detail, request_id),
+            UpstreamError::HeldBack { retry_after, .. } => {
+                Self::new(Code::RateLimited, detail, request_id).retry_after(whole_seconds(*retry_after))
+            }
+            UpstreamError::CircuitOpen { retry_after, .. } => {
+                Self::new(Code::UpstreamUnreachable, detail, request_id)
+                    .retry_after(whole_seconds(*retry_after))
+            }
             timeout if timeout.is_timeout() => Self::new(Code::UpstreamTimeout, detail, request_id),
             _ => Self::new(Code::UpstreamUnreachable, detail, request_id),
         }
+    }
+
+    /// A caller or a route (`of`) called `name` has had more calls than it may. The headers are those of
+    /// draft-ietf-httpapi-ratelimit-headers-10: what is allowed, and when there is more of it.
+    pub fn over_rate(of: &'static str, name: &str, over: OverRate, request_id: impl Into<String>) -> Self {
+        let OverRate { rate, retry_after } = over;
+        let (wait, window) = (whole_seconds(retry_after).max(1), rate.per.as_secs());
+        let detail =
+            format!("{of} {name} may have {} calls in {window}s; try again in {wait}s", rate.requests);
+        let mut problem = Self::new(ProblemCode::RateLimited, detail, request_id).retry_after(wait);
+        problem.rate_limit = Some([
+            ("ratelimit-policy", format!("\"{of}\";q={};w={window}", rate.requests)),
+            ("ratelimit", format!("\"{of}\";r=0;t={wait}")),
+        ]);
+        problem
     }
 
     /// Why a caller is not let in, with the challenges of the methods it might use.
@@ -221,10 +251,15 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             builder.insert_header((RETRY_AFTER, seconds.to_string()));
         }
+        for header in self.rate_limit.iter().flatten() {
+            builder.insert_header((header.0, header.1.as_str()));
+        }
         for challenge in &self.challenges {
             builder.append_header((WWW_AUTHENTICATE, *challenge));
         }
-        builder.body(serde_json::to_string(self).unwrap_or_default())
+        let mut response = builder.body(serde_json::to_string(self).unwrap_or_default());
+        response.extensions_mut().insert(AnsweredWith(self.code));
+        response
     }
 }
 
@@ -320,6 +355,7 @@ mod tests {
 
     use claviger_actors::connection::Reason;
     use claviger_actors::protocol::identifiers::{ConnectionId, ProfileId, Subject};
+    use claviger_actors::proxy::rate_limit::Rate;
 
     use super::*;
 
@@ -336,6 +372,33 @@ mod tests {
         let retry = response.headers().get(RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned());
         assert_eq!(response.status().as_u16(), problem.status);
         (problem.code, problem.status, retry)
+    }
+
+    #[test]
+    fn who_calls_too_much_is_told_what_is_allowed_and_when_to_come_back() {
+        let requests = std::num::NonZeroU32::new(100).unwrap();
+        let rate = Rate { requests, per: Duration::from_secs(10), burst: requests };
+        let over = OverRate { rate, retry_after: Duration::from_millis(100) };
+        let problem = Problem::over_rate("caller", "billing", over, "r1");
+        assert_eq!(facts(&problem), ("rate_limited", 429, Some("1".into())));
+        let headers = problem.response().headers().clone();
+        assert_eq!(headers.get("ratelimit-policy").unwrap(), "\"caller\";q=100;w=10");
+        assert_eq!(headers.get("ratelimit").unwrap(), "\"caller\";r=0;t=1");
+    }
+
+    #[test]
+    fn an_upstream_that_is_left_alone_is_502_if_it_fails_and_429_if_it_asked_for_it() {
+        let (origin, retry_after) = (std::sync::Arc::from("https://a"), Duration::from_millis(2100));
+        let route = RouteId::new("calendar").unwrap();
+        let open = UpstreamError::CircuitOpen { origin, retry_after };
+        let problem = Problem::from_upstream_error(&route, &open, "r1");
+        assert_eq!(facts(&problem), ("upstream_unreachable", 502, Some("3".into())));
+        let held = UpstreamError::HeldBack { origin: "https://a".into(), retry_after };
+        let problem = Problem::from_upstream_error(&route, &held, "r1");
+        assert_eq!(facts(&problem), ("rate_limited", 429, Some("3".into())));
+        let over = UpstreamError::TotalTimeout { origin: "https://a".into(), after: retry_after };
+        let problem = Problem::from_upstream_error(&route, &over, "r1");
+        assert_eq!(facts(&problem), ("upstream_timeout", 504, None));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! it. What is asked is checked in this order, so that a caller without credentials learns nothing but
 //! that its request is malformed:
 //!
+//! 0. whether there is room for one more call (`load`);
 //! 1. method (`CONNECT` and `TRACE` are not served), path policy, `Host`, `Expect`;
 //! 2. who calls;
 //! 3. route, whether the caller may use it, with this method, for this subject;
-//! 4. the size of the body;
+//! 4. the size of the body, and how many calls its caller and its route may make;
 //! 5. the token, and only then the upstream.
 //!
 //! Requests come in and answers go out by `http1` and `http2`; what is between is the same for both.
@@ -25,6 +26,7 @@ pub mod gateway;
 mod gather;
 mod http1;
 mod http2;
+pub mod load;
 mod possession;
 mod request_id;
 mod token;
@@ -41,20 +43,24 @@ use actix_service::{Service, ServiceFactory, fn_service};
 use actix_web::HttpResponse;
 use arc_swap::ArcSwap;
 use claviger_actors::gateway::GatewayHandle;
-use claviger_actors::protocol::identifiers::Subject;
+use claviger_actors::protocol::identifiers::{RouteId, Subject};
 use claviger_actors::protocol::template::CallDigest;
 use claviger_actors::proxy::actor::{ProxyActor, Worker};
 use claviger_actors::proxy::body::Incoming;
+use claviger_actors::proxy::route::Route;
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::supervision::ActorRef;
 use url::Url;
 
 use super::browser_cookie::BrowserCookie;
+use super::problem::AnsweredWith;
 use super::server::{Handlers, Http2Handler};
 use crate::caller_auth::CallerDirectory;
+use crate::counts::{CallCounter, CallCounts};
 use answer::Passing;
 use asked::{Arrival, Asked};
 use gateway::ProxyGateway;
+use load::Load;
 use request_id::{RequestId, RequestIds};
 
 pub use http1::Http1Body;
@@ -67,6 +73,8 @@ pub struct ProxyState<G = GatewayHandle> {
     public_url: Url,
     upstream: Arc<UpstreamSettings>,
     digest: CallDigest,
+    counts: CallCounts,
+    load: Load,
     workers: Arc<AtomicUsize>,
 }
 
@@ -81,7 +89,19 @@ impl<G: ProxyGateway> ProxyState<G> {
         upstream: Arc<UpstreamSettings>,
         digest: CallDigest,
     ) -> Self {
-        Self { gateway, callers, public_url, upstream, digest, workers: Arc::default() }
+        let (counts, load) = (CallCounts::default(), Load::default());
+        Self { gateway, callers, public_url, upstream, digest, counts, load, workers: Arc::default() }
+    }
+
+    /// With these limits in the place of the usual ones.
+    #[must_use]
+    pub fn with_load(self, load: Load) -> Self {
+        Self { load, ..self }
+    }
+
+    /// What all workers count.
+    pub fn counts(&self) -> CallCounts {
+        self.counts.clone()
     }
 
     /// What one worker answers with: call it on the worker's own thread, within an actix `System`. It
@@ -105,6 +125,8 @@ impl<G: ProxyGateway> ProxyState<G> {
             request_ids: RequestIds::new(&*self.gateway.entropy()),
             shared_subject: Subject::shared(),
             digest: self.digest.clone(),
+            counter: self.counts.counter(),
+            load: self.load.clone(),
         });
         let for_http1 = desk.clone();
         let http2: Http2Handler =
@@ -127,6 +149,18 @@ struct Desk<G: ProxyGateway> {
     request_ids: RequestIds,
     shared_subject: Subject,
     digest: CallDigest,
+    counter: CallCounter,
+    load: Load,
+}
+
+impl<G: ProxyGateway> Desk<G> {
+    /// Counts an answer of the gateway's own.
+    fn count_own(&self, route: Option<&RouteId>, response: &HttpResponse) {
+        self.counter.answered(route, response.status().as_u16());
+        if let Some(AnsweredWith(code)) = response.extensions().get() {
+            self.counter.problem(code);
+        }
+    }
 }
 
 impl<G: ProxyGateway> Drop for Desk<G> {
@@ -162,15 +196,35 @@ impl<T> Http1Factory for T where
 {
 }
 
-/// What the upstream says, or what the gateway says itself, as `Err`.
+/// What the upstream says, or what the gateway says itself, as `Err`; counted.
 async fn answer<G: ProxyGateway>(
     desk: &Rc<Desk<G>>,
     arrival: &Arrival<'_>,
     body: impl FnOnce() -> Incoming,
     id: &RequestId,
 ) -> Result<Passing, HttpResponse> {
+    let mut taken = None;
+    let answered = answer_on(&mut taken, desk, arrival, body, id).await;
+    let route = taken.as_deref().map(|route| &route.id);
+    match &answered {
+        Ok(passing) => desk.counter.answered(route, passing.upstream.parts.status.as_u16()),
+        Err(own) => desk.count_own(route, own),
+    }
+    answered
+}
+
+/// As [`answer`]; the route that it took is left in `taken`.
+async fn answer_on<G: ProxyGateway>(
+    taken: &mut Option<Arc<Route>>,
+    desk: &Rc<Desk<G>>,
+    arrival: &Arrival<'_>,
+    body: impl FnOnce() -> Incoming,
+    id: &RequestId,
+) -> Result<Passing, HttpResponse> {
+    let occupied = desk.load.enter(arrival.head, id).map_err(|problem| problem.response())?;
     let now = desk.gateway.now();
     let asked = Asked::of(arrival).map_err(|refusal| refusal.problem(id).response())?;
+    let mut on_route = None;
     let (call, connection) = loop {
         let callers = desk.callers.load();
         let caller = callers
@@ -182,6 +236,12 @@ async fn answer<G: ProxyGateway>(
             None => call::admit(desk, &asked, &caller, &desk.gateway.routes(), id),
         };
         let call = admitted.map_err(|problem| problem.response())?;
+        *taken = Some(call.route.clone());
+        // Once a call, though it may have to be led anew.
+        if on_route.is_none() {
+            let held = load::admit(&caller.caller, &call.route, id);
+            on_route = Some(held.map_err(|problem| problem.response())?);
+        }
         if let Some(connection) = token::at_hand(desk, &call, now) {
             break (call, connection);
         }
@@ -193,5 +253,5 @@ async fn answer<G: ProxyGateway>(
             Err(fault) => return Err(Box::pin(consent::refuse(desk, &asked, &call, fault, id)).await),
         }
     };
-    forward::forward(desk, &asked, &call, connection, body, id).await
+    forward::forward(desk, &asked, &call, connection, body, (occupied, on_route.flatten()), id).await
 }

@@ -11,8 +11,10 @@ use arc_swap::ArcSwap;
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use claviger::caller_auth::{BasicCredential, Caller, CallerDirectory, ConfiguredCaller};
+use claviger::config::Limits;
 use claviger::listeners::proxy::ProxyState;
 use claviger::listeners::proxy::gateway::ProxyGateway;
+use claviger::listeners::proxy::load::Load;
 use claviger::listeners::server::{ListenerSettings, listen};
 use claviger_actors::clock::{Clock as _, Entropy, SystemClock, SystemEntropy, Timestamp};
 use claviger_actors::connection::{Connection, ConnectionState, OriginSet, Reason};
@@ -26,6 +28,8 @@ use claviger_actors::protocol::token::{AccessToken, Expiry, TokenFingerprint, To
 use claviger_actors::provider::error::TokenError;
 use claviger_actors::proxy::actor::TokenSource;
 use claviger_actors::proxy::connect::tls_client_config_with_roots;
+use claviger_actors::proxy::rate_limit::RateLimit;
+use claviger_actors::proxy::resilience::Resilience;
 use claviger_actors::proxy::route::{Route, RoutingTable, SubjectSource, UpstreamOrigin, UpstreamProtocol};
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::registration::policy::RefreshPolicy;
@@ -63,6 +67,13 @@ pub struct Engine {
     pub script: Arc<Mutex<Script>>,
 }
 
+impl Engine {
+    /// Publishes a connection in the place of an earlier one.
+    pub fn publish(&self, connection: Arc<Connection>) {
+        self.connections.publish(connection);
+    }
+}
+
 impl TokenSource for Engine {
     fn access_token(
         &self,
@@ -77,6 +88,10 @@ impl TokenSource for Engine {
         let answer = script.tokens.pop_front();
         let consent = TokenError::AuthorizationRequired { id, reason: Reason::NeverConnected };
         Box::pin(async move { answer.unwrap_or(Err(consent)) })
+    }
+
+    fn routes(&self) -> Arc<RoutingTable> {
+        self.routes.clone()
     }
 }
 
@@ -142,6 +157,9 @@ pub struct Setup {
     pub body_idle: Duration,
     pub connect: Duration,
     pub h2c: bool,
+    pub limits: Limits,
+    /// Of caller `billing`.
+    pub rate: Option<Arc<RateLimit>>,
 }
 
 impl Setup {
@@ -152,6 +170,8 @@ impl Setup {
             body_idle: Duration::from_secs(10),
             connect: Duration::from_secs(2),
             h2c: true,
+            limits: Limits::default(),
+            rate: None,
         }
     }
 
@@ -171,7 +191,7 @@ impl Setup {
     }
 
     pub async fn start(self) -> Gateway {
-        let origins = OriginSet::new(self.routes.iter().map(|r| r.origin.serialized.to_string()));
+        let origins = OriginSet::new(self.routes.iter().flat_map(Route::origins).map(ToString::to_string));
         let engine = Engine {
             routes: Arc::new(RoutingTable::new(self.routes)),
             connections: Connections::new(100),
@@ -191,11 +211,18 @@ impl Setup {
             caller("idle", &[], false),
             caller("new", &["api"], false),
         ];
+        let callers = callers.map(|mut configured| {
+            if configured.caller.id.as_str() == "billing" {
+                configured.caller.rate.clone_from(&self.rate);
+            }
+            configured
+        });
         let nobody: Arc<dyn Transport> = ScriptedTransport::new(|_| Answer::json(500, "{}"));
         let callers = Arc::new(ArcSwap::from_pointee(CallerDirectory::new(callers, &nobody)));
         let public = Url::parse("http://gw.test:8081").unwrap();
         let state =
-            ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]));
+            ProxyState::new(engine.clone(), callers, public, Arc::new(settings), CallDigest::new(&[7; 32]))
+                .with_load(Load::new(&self.limits));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let settings = ListenerSettings {
@@ -204,6 +231,7 @@ impl Setup {
             tls: None,
             h2c: self.h2c,
             drain: Duration::from_secs(1),
+            counts: Arc::default(),
         };
         let server = listen(listener, settings, move || state.handlers()).unwrap();
         let handle = server.handle();
@@ -235,6 +263,7 @@ pub fn route(name: &str, path: &str, upstream: SocketAddr) -> Route {
         methods: None,
         timeout: Duration::from_secs(3),
         max_body: None,
+        resilience: Resilience::default(),
     }
 }
 
@@ -279,6 +308,7 @@ fn caller(name: &str, routes: &[&str], may_name_subject: bool) -> ConfiguredCall
         id: CallerId::new(name).unwrap(),
         routes: routes.iter().map(|route| RouteId::new(route).unwrap()).collect(),
         may_name_subject,
+        rate: None,
     };
     let password_hash = Secret::new(hash.unwrap().to_string());
     let basic = BasicCredential { username: name.to_owned(), password_hash };

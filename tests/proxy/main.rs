@@ -14,5 +14,6 @@ mod heads;
 mod hostile;
 mod http2;
 mod mixing;
+mod resilience;
 mod tokens;
 mod websocket;

@@ -16,6 +16,7 @@ use actix_rt::ArbiterHandle;
 use futures_util::future::LocalBoxFuture;
 
 use super::error::UpstreamError;
+use super::route::RoutingTable;
 use super::upstream::{UpstreamPool, UpstreamSettings};
 use crate::connection::Connection;
 use crate::protocol::identifiers::ConnectionId;
@@ -43,6 +44,11 @@ pub trait TokenSource: Send + Sync {
         call: Arc<CallContext>,
         deadline: Duration,
     ) -> LocalBoxFuture<'static, Result<Arc<Connection>, TokenError>>;
+
+    /// The routes that the tokens are for, to show how their upstreams are.
+    fn routes(&self) -> Arc<RoutingTable> {
+        Arc::default()
+    }
 }
 
 /// Asks for a connection whose token can be sent now.
@@ -222,9 +228,29 @@ impl Handler<Observe> for ProxyActor {
                 "in_flight": in_flight,
                 "requests": worker.requests.get(),
                 "failures": worker.failures.get(),
+                "upstreams": upstreams(&self.tokens.0.routes()),
             }),
         })
     }
+}
+
+/// The upstreams that are looked after, as all workers see them.
+fn upstreams(routes: &RoutingTable) -> Vec<serde_json::Value> {
+    let looked_after =
+        routes.iter().filter_map(|route| Some((&route.id, route.resilience.endpoints.as_ref()?)));
+    let views =
+        looked_after.flat_map(|(id, endpoints)| endpoints.views().into_iter().map(move |view| (id, view)));
+    let shown = views.map(|(id, view)| {
+        serde_json::json!({
+            "route": id.as_str(),
+            "origin": &*view.origin,
+            "state": view.state,
+            "failures": view.failures,
+            "in_flight": view.in_flight,
+            "retry_in_ms": view.retry_in.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        })
+    });
+    shown.collect()
 }
 
 #[cfg(test)]

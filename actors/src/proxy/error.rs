@@ -65,6 +65,30 @@ pub enum UpstreamError {
         /// How long was waited.
         after: Duration,
     },
+    /// The exchange took too long as a whole; raise the route's `total_timeout` if it may.
+    #[error("the exchange with {origin} was not over within {after:?}")]
+    TotalTimeout {
+        /// The upstream.
+        origin: Arc<str>,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// It has failed time and again and is left alone for a while.
+    #[error("{origin} fails and is left alone for now; try again in {}s", retry_after.as_secs().max(1))]
+    CircuitOpen {
+        /// The upstream.
+        origin: Arc<str>,
+        /// Time until it is tried again.
+        retry_after: Duration,
+    },
+    /// It has said with `Retry-After` that it wants no calls for a while.
+    #[error("{origin} asked for no more calls for now; try again in {}s", retry_after.as_secs().max(1))]
+    HeldBack {
+        /// The upstream.
+        origin: Arc<str>,
+        /// What is left of that time.
+        retry_after: Duration,
+    },
     /// The request's own body failed: the caller's fault.
     #[error(transparent)]
     RequestBody(#[from] BodyFault),
@@ -110,6 +134,30 @@ impl UpstreamError {
 
     /// Whether it is a matter of time: 504 rather than 502.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::ConnectTimeout { .. } | Self::HeadTimeout { .. } | Self::BodyStalled { .. })
+        matches!(
+            self,
+            Self::ConnectTimeout { .. }
+                | Self::HeadTimeout { .. }
+                | Self::BodyStalled { .. }
+                | Self::TotalTimeout { .. }
+        )
+    }
+
+    /// Whether nothing of the request was sent, so that sending it again repeats nothing.
+    pub fn is_before_sending(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. })
+    }
+
+    /// Whether the upstream failed, rather than the call itself.
+    pub fn is_upstreams(&self) -> bool {
+        self.is_before_sending()
+            || matches!(
+                self,
+                Self::HeadTimeout { .. }
+                    | Self::Broken { .. }
+                    | Self::Malformed { .. }
+                    | Self::BodyStalled { .. }
+                    | Self::TotalTimeout { .. }
+            )
     }
 }

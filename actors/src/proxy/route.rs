@@ -9,6 +9,8 @@ use http::Method;
 use rustls::ClientConfig;
 use url::Url;
 
+use super::endpoints::Endpoints;
+use super::resilience::Resilience;
 use super::templated::UpstreamTemplate;
 use crate::protocol::identifiers::{ProfileId, RouteId};
 use crate::protocol::template::{CallContext, CallNeeds, Placeholder, SubjectTemplate};
@@ -58,14 +60,14 @@ pub struct Route {
     pub id: RouteId,
     /// Path prefix here, without a trailing slash (the root is empty).
     pub path: String,
-    /// The upstream's scheme, host and port. Where the token answer names it, its serialization is what
+    /// The upstream's scheme, host and port; of several, the first one's. Where the token answer names it, its serialization is what
     /// token sets are bound to, and nothing else of it is used.
     pub origin: Arc<UpstreamOrigin>,
     /// How TLS is spoken with it, if not as with all upstreams.
     pub tls: Option<UpstreamTls>,
     /// Which HTTP is spoken with it.
     pub protocol: UpstreamProtocol,
-    /// Path prefix there, without a trailing slash.
+    /// Path prefix there, without a trailing slash; of several upstreams, the first one's.
     pub upstream_path: String,
     /// Makes the upstream of the token answer, if it is not the same for all.
     pub template: Option<Arc<UpstreamTemplate>>,
@@ -87,6 +89,8 @@ pub struct Route {
     pub timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body: Option<u64>,
+    /// Its limits, and how it copes with upstreams that fail.
+    pub resilience: Resilience,
 }
 
 impl Route {
@@ -96,6 +100,13 @@ impl Route {
         matches!(self.subject, SubjectSource::Header)
             || self.needs.callers_word_names_subject
             || self.subject.placeholders().any(Placeholder::is_callers_word)
+    }
+
+    /// Where its calls may go: what its tokens must be bound to, all of it.
+    pub fn origins(&self) -> impl Iterator<Item = &Arc<str>> {
+        let several = self.resilience.endpoints.as_deref();
+        let one = several.is_none().then_some(&self.origin);
+        several.into_iter().flat_map(Endpoints::origins).chain(one).map(|origin| &origin.serialized)
     }
 }
 
@@ -222,6 +233,18 @@ impl RoutingTable {
         Self::new(routes)
     }
 
+    /// The same routes; those that were there `before` under their names go on with what they did
+    /// ([`Resilience::continuing`]).
+    #[must_use]
+    pub fn continuing(self, before: &Self) -> Self {
+        let known: HashMap<_, _> = before.routes.iter().map(|route| (&route.id, route)).collect();
+        self.map(|route| {
+            if let Some(known) = known.get(&route.id) {
+                route.resilience = std::mem::take(&mut route.resilience).continuing(&known.resilience);
+            }
+        })
+    }
+
     /// All routes.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
@@ -245,7 +268,7 @@ impl RoutingTable {
         self.routes
             .iter()
             .filter(|r| r.profile == *profile)
-            .map(|r| r.origin.serialized.to_string())
+            .flat_map(|r| r.origins().map(ToString::to_string))
             .collect()
     }
 }
@@ -260,6 +283,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::in_flight::InFlightLimit;
     use super::*;
 
     fn table(paths: &[String]) -> RoutingTable {
@@ -284,6 +308,7 @@ mod tests {
             methods: None,
             timeout: Duration::from_secs(30),
             max_body: None,
+            resilience: Resilience::default(),
         }))
     }
 
@@ -323,6 +348,20 @@ mod tests {
         let t = table(&(0..1000).map(|n| format!("/team/{n}/api")).collect::<Vec<_>>());
         assert_eq!(find(&t, &format!("/team/731/api{}", "/x".repeat(1000))), Some("/team/731/api"));
         assert_eq!(find(&t, &"/".repeat(100_000)), None);
+    }
+
+    #[test]
+    fn a_route_that_stays_goes_on_with_its_limits() {
+        let limited = |max| {
+            table(&["/a".into(), "/b".into()])
+                .map(|route| route.resilience.in_flight = Some(InFlightLimit::new(max)))
+        };
+        let before = limited(1);
+        let limit = |table: &RoutingTable| table.find("/a").unwrap().0.resilience.in_flight.clone().unwrap();
+        let _under_way = limit(&before).enter().unwrap();
+        assert!(limit(&limited(1).continuing(&before)).enter().is_none());
+        assert!(limit(&limited(2).continuing(&before)).enter().is_some());
+        assert!(limit(&limited(1)).enter().is_some());
     }
 
     proptest! {

@@ -8,6 +8,9 @@ use claviger_actors::protocol::identifiers::CallerId;
 
 use super::super::CallerDirectory;
 use super::super::jwt::tests::no_transport;
+use claviger_actors::clock::SystemClock;
+use claviger_actors::proxy::rate_limit::{Rate, RateLimit};
+
 use super::*;
 
 /// Cheap parameters, for the tests' sake.
@@ -20,7 +23,7 @@ fn cheap_hash(password: &str) -> Secret {
 
 fn caller(name: &str, password: &str) -> ConfiguredCaller {
     let id = CallerId::new(name).unwrap();
-    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false, rate: None };
     let basic = BasicCredential { username: name.to_owned(), password_hash: cheap_hash(password) };
     ConfiguredCaller { basic: Some(basic), ..ConfiguredCaller::new(caller) }
 }
@@ -82,7 +85,7 @@ async fn everything_else_is_refused() {
 async fn verdicts_are_kept_for_a_while_and_no_longer() {
     let (configured, request) = (caller("billing", "s3cret"), basic("billing:s3cret"));
     let shared = Arc::new(configured.caller.clone());
-    let method = build(&[(shared, configured)], &no_transport(), &Arc::default()).unwrap();
+    let method = build(&[(shared, configured)], &no_transport(), &Remembered::holding(10)).unwrap();
     assert!(matches!(method.recall((&request).into(), NOW), Recalled::Unknown));
     method.verify((&request).into(), NOW).await.unwrap();
     let later = |seconds| NOW.after(Duration::from_secs(seconds));
@@ -186,4 +189,37 @@ async fn other_callers_take_over_without_verifying_everything_anew() {
 
     let gone = after.succeeded_by([caller("crm", "changed")], &no_transport());
     assert_eq!(who(&gone, &basic("billing:s3cret")).await, Err(CallerAuthError::Refused));
+}
+
+#[actix_web::test]
+async fn no_more_verdicts_are_kept_than_configured() {
+    let directory = CallerDirectory::remembering(16, [caller("billing", "s3cret")], &no_transport());
+    assert_eq!(directory.verified_credentials(), 0);
+    for wrong in 0..100 {
+        assert!(who(&directory, &basic(&format!("nobody:{wrong}"))).await.is_err());
+    }
+    let kept = directory.verified_credentials();
+    assert!((1..=32).contains(&kept), "{kept}");
+}
+
+#[actix_web::test]
+async fn a_rate_goes_on_where_callers_are_replaced_and_it_stays() {
+    let limited = |requests: u32| {
+        let requests = std::num::NonZeroU32::new(requests).unwrap();
+        let rate = Rate { requests, per: Duration::from_secs(3600), burst: requests };
+        let mut limited = caller("billing", "s3cret");
+        limited.caller.rate = Some(Arc::new(RateLimit::new(rate, Arc::new(SystemClock))));
+        limited
+    };
+    async fn take(directory: &CallerDirectory) -> bool {
+        let headers = basic("billing:s3cret");
+        let caller = directory.authenticate((&headers).into(), Timestamp::from_secs(1)).await.unwrap();
+        caller.caller.rate.as_ref().unwrap().take().is_ok()
+    }
+    let first = CallerDirectory::new([limited(1)], &no_transport());
+    assert!(take(&first).await && !take(&first).await);
+    let same = first.succeeded_by([limited(1)], &no_transport());
+    assert!(!take(&same).await, "another configuration fills no bucket");
+    let other = same.succeeded_by([limited(2)], &no_transport());
+    assert!(take(&other).await);
 }

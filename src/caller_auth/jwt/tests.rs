@@ -24,7 +24,7 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 /// For directories that need none.
-pub(in crate::caller_auth) fn no_transport() -> Arc<dyn Transport> {
+pub(crate) fn no_transport() -> Arc<dyn Transport> {
     ScriptedTransport::new(|_| Answer::json(500, json!({})))
 }
 
@@ -90,7 +90,7 @@ fn credential(audience: &str, claims: &[(&str, &str)]) -> JwtCredential {
 
 fn caller(name: &str, jwt: JwtCredential) -> ConfiguredCaller {
     let id = CallerId::new(name).unwrap();
-    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false, rate: None };
     ConfiguredCaller { jwt: Some(jwt), ..ConfiguredCaller::new(caller) }
 }
 

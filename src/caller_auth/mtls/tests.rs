@@ -16,7 +16,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 /// A caller with certificates of these names, and its name as its API key.
 fn caller(name: &str, names: &[&str]) -> ConfiguredCaller {
     let id = CallerId::new(name).unwrap();
-    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false };
+    let caller = Caller { id, routes: BTreeSet::new(), may_name_subject: false, rate: None };
     let api_key = Some(ApiKeyHash::parse(&hash_api_key(&Secret::new(name))).unwrap());
     let mtls = names.iter().map(|name| SubjectAltName::parse(name).unwrap()).collect();
     ConfiguredCaller { api_key, mtls, ..ConfiguredCaller::new(caller) }

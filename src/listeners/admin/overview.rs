@@ -48,6 +48,8 @@ struct RouteView<'a> {
     name: &'a str,
     path: &'a str,
     upstream: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstreams: Option<Vec<&'a str>>,
     protocol: &'a str,
     profile: &'a str,
     subject: &'a str,
@@ -63,6 +65,8 @@ impl<'a> RouteView<'a> {
             name: route.id.as_str(),
             path: if route.path.is_empty() { "/" } else { &route.path },
             upstream: format!("{}{}", route.origin.serialized, route.upstream_path),
+            upstreams: Some(route.origins().map(|origin| &**origin).collect())
+                .filter(|all: &Vec<_>| all.len() > 1),
             protocol: route.protocol.as_str(),
             profile: route.profile.as_str(),
             subject: route.subject.as_str(),
@@ -100,6 +104,7 @@ mod tests {
     use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
     use claviger_actors::protocol::scope::ScopeSet;
     use claviger_actors::protocol::template::{CallContext, CallNeeds};
+    use claviger_actors::proxy::resilience::Resilience;
     use claviger_actors::proxy::route::{SubjectSource, UpstreamOrigin, UpstreamProtocol};
 
     use super::*;
@@ -130,6 +135,7 @@ mod tests {
             methods: Some(vec![http::Method::GET]),
             timeout: Duration::from_secs(30),
             max_body: None,
+            resilience: Resilience::default(),
         };
         let expected = json!({
             "name": "calendar", "path": "/", "upstream": "https://api.example/v3", "protocol": "http2",

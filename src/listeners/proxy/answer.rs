@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use claviger_actors::proxy::actor::{InFlight, Worker};
+use claviger_actors::proxy::actor::Worker;
 use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::response::{ResponseBody, UpstreamResponse};
 use claviger_actors::proxy::route::Route;
 use http_body::Frame;
+
+use super::load::UnderWay;
 
 /// An answer that passes.
 pub(super) struct Passing {
@@ -18,7 +20,7 @@ pub(super) struct Passing {
     /// Whether it answers a `HEAD`.
     pub(super) to_head: bool,
     pub(super) worker: Rc<Worker>,
-    pub(super) in_flight: InFlight,
+    pub(super) in_flight: UnderWay,
 }
 
 /// An upstream's body.
@@ -26,12 +28,12 @@ pub(super) struct Passing {
 pub(super) struct ForwardedBody {
     body: ResponseBody,
     worker: Rc<Worker>,
-    _in_flight: InFlight,
+    in_flight: UnderWay,
 }
 
 impl ForwardedBody {
-    pub(super) fn new(body: ResponseBody, worker: Rc<Worker>, in_flight: InFlight) -> Self {
-        Self { body, worker, _in_flight: in_flight }
+    pub(super) fn new(body: ResponseBody, worker: Rc<Worker>, in_flight: UnderWay) -> Self {
+        Self { body, worker, in_flight }
     }
 
     /// The next bytes, or the trailers after the last; an error if the body broke off.
@@ -39,7 +41,10 @@ impl ForwardedBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let next = self.body.poll_frame(cx);
+        let next = match self.in_flight.poll_over(cx) {
+            Poll::Ready(error) => Poll::Ready(Some(Err(error))),
+            Poll::Pending => self.body.poll_frame(cx),
+        };
         if let Poll::Ready(Some(Err(error))) = &next {
             self.worker.note_failure(error);
         }

@@ -1,27 +1,34 @@
 //! Sends an admitted call upstream.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use bytes::BytesMut;
 use claviger_actors::connection::Connection;
 use claviger_actors::proxy::body::{BodyLimits, BodySource, Incoming, RequestBody};
 use claviger_actors::proxy::connect::host_header;
+use claviger_actors::proxy::endpoints::{Passage, Tried};
 use claviger_actors::proxy::error::UpstreamError;
 use claviger_actors::proxy::headers::{Additions, HeaderError, RequestLength, request_headers};
+use claviger_actors::proxy::in_flight::Occupied;
 use claviger_actors::proxy::path::{PathError, append_target};
 use claviger_actors::proxy::response::UpstreamResponse;
 use claviger_actors::proxy::route::{Route, UpstreamOrigin};
 use claviger_actors::proxy::upstream::Exchange;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::Passing;
 use super::asked::{Asked, Refusal};
 use super::call::Call;
 use super::gateway::ProxyGateway;
+use super::load::{TotalTime, UnderWay};
 use super::request_id::RequestId;
 use super::{Desk, consent, possession, token};
 use crate::listeners::problem::Problem;
@@ -38,10 +45,14 @@ pub(super) async fn forward<G: ProxyGateway>(
     call: &Call,
     connection: Arc<Connection>,
     body: impl FnOnce() -> Incoming,
+    (on_process, on_route): (Occupied, Option<Occupied>),
     id: &RequestId,
 ) -> Result<Passing, HttpResponse> {
-    let in_flight = desk.worker.begin();
+    let worker = desk.worker.begin();
+    let resilience = &call.route.resilience;
+    resilience.retries.request();
     let errand = Errand {
+        end: resilience.total_timeout.map(|total| (total, Instant::now() + total)),
         method: Method::from_bytes(asked.method().as_str().as_bytes()).unwrap_or_default(),
         body: body_source(desk, asked, call, body),
         desk,
@@ -49,20 +60,19 @@ pub(super) async fn forward<G: ProxyGateway>(
         call,
         id,
     };
-    let place = errand.place(&connection).map_err(|response| *response)?;
-    let sent = errand.send(&connection, &place).await;
-    let (mut response, is_verdict) = sent.map_err(|error| errand.failed(&error))?;
+    let sent = errand.send(&connection).await;
+    let Sent { mut response, mut place, is_verdict } = sent.map_err(|response| *response)?;
     if response.parts.status == StatusCode::UNAUTHORIZED
         && is_verdict
         && let Some(rejected) = connection.fingerprint()
     {
         match Box::pin(token::obtain(desk, call, Some(rejected))).await {
             Ok(renewed) if renewed.fingerprint() != Some(rejected) && errand.body.is_replayable() => {
-                drop(response);
-                let place = errand.place(&renewed).map_err(|response| *response)?;
-                let sent = Box::pin(errand.send(&renewed, &place)).await;
-                let (again, is_verdict) = sent.map_err(|error| errand.failed(&error))?;
-                response = again;
+                drop((response, place));
+                let sent = Box::pin(errand.send(&renewed)).await;
+                let again = sent.map_err(|response| *response)?;
+                let is_verdict = again.is_verdict;
+                (response, place) = (again.response, again.place);
                 match response.parts.status {
                     StatusCode::UNAUTHORIZED if is_verdict => renewed.was_refused(),
                     StatusCode::UNAUTHORIZED => {}
@@ -84,7 +94,15 @@ pub(super) async fn forward<G: ProxyGateway>(
         route: call.route.clone(),
         to_head: errand.method == Method::HEAD,
         worker: desk.worker.clone(),
-        in_flight,
+        in_flight: UnderWay {
+            _worker: worker,
+            _process: on_process,
+            _route: on_route,
+            end: errand
+                .end
+                .map(|(after, until)| TotalTime::new(after, until, place.origin.serialized.clone())),
+            _passage: place.passage,
+        },
     })
 }
 
@@ -92,6 +110,28 @@ pub(super) async fn forward<G: ProxyGateway>(
 struct Place {
     origin: Arc<UpstreamOrigin>,
     target: PathAndQuery,
+    /// If the route looks after its upstreams.
+    passage: Option<Passage>,
+}
+
+impl Place {
+    /// Tells what became of a call there.
+    fn tell(&self, outcome: &Result<UpstreamResponse, UpstreamError>) {
+        let Some(passage) = &self.passage else { return };
+        match outcome {
+            Ok(response) => passage.answered(response.parts.status, &response.parts.headers),
+            Err(error) if error.is_upstreams() => passage.failed(),
+            Err(_) => {}
+        }
+    }
+}
+
+/// An answer, and where it comes from.
+struct Sent {
+    response: UpstreamResponse,
+    place: Place,
+    /// Whether it says something of the token.
+    is_verdict: bool,
 }
 
 struct Errand<'a, G: ProxyGateway> {
@@ -101,57 +141,108 @@ struct Errand<'a, G: ProxyGateway> {
     id: &'a RequestId,
     method: Method,
     body: BodySource,
+    /// How long the whole exchange may take, and when it must be over.
+    end: Option<(Duration, Instant)>,
 }
 
 impl<G: ProxyGateway> Errand<'_, G> {
-    /// The route's upstream, or the one that the connection's token answer named.
-    fn place(&self, connection: &Connection) -> Result<Place, Box<HttpResponse>> {
+    /// The route's upstream, one of several that was not `tried` yet, or the one that the connection's
+    /// token answer named.
+    fn place(&self, connection: &Connection, tried: Tried) -> Result<Place, Box<HttpResponse>> {
         let route = &self.call.route;
         let target = |prefix: &str| {
             target(self.asked, self.call, prefix)
                 .map_err(|error| Box::new(Refusal::Path(error).problem(self.id).response()))
         };
+        if let Some(endpoints) = &route.resilience.endpoints {
+            // While others work, a call that cannot be repeated is no probe.
+            let passage = endpoints.choose(tried, self.method.is_idempotent() && self.body.is_replayable());
+            let passage = passage.map_err(|unavailable| Box::new(self.failed(&unavailable.into())))?;
+            let (origin, target) = (passage.origin().clone(), target(passage.path())?);
+            return Ok(Place { origin, target, passage: Some(passage) });
+        }
         let Some(template) = &route.template else {
-            return Ok(Place { origin: route.origin.clone(), target: target(&route.upstream_path)? });
+            let (origin, target) = (route.origin.clone(), target(&route.upstream_path)?);
+            return Ok(Place { origin, target, passage: None });
         };
         let members = connection.state.tokens().map(|tokens| &tokens.extra);
         let resolved = template
             .resolve(members.unwrap_or(&BTreeMap::new()))
             .map_err(|error| Box::new(self.failed(&UpstreamError::Unresolved(error))))?;
-        Ok(Place { origin: resolved.origin.clone(), target: target(&resolved.path)? })
+        Ok(Place { origin: resolved.origin.clone(), target: target(&resolved.path)?, passage: None })
     }
 
-    /// Sends the call, and once more if only the nonce of its proof was missing or old. Says with the
-    /// answer whether it is a verdict on the token.
-    async fn send(
-        &self,
-        connection: &Connection,
-        place: &Place,
-    ) -> Result<(UpstreamResponse, bool), UpstreamError> {
-        let origin = &place.origin.serialized;
-        let response = self.attempt(connection, place).await?;
-        if !possession::wants_nonce(connection, origin, &response) {
-            return Ok((response, true));
+    /// Sends the call, and once more if only the nonce of its proof was missing or old.
+    async fn send(&self, connection: &Connection) -> Result<Sent, Box<HttpResponse>> {
+        let mut place = self.place(connection, Tried::default())?;
+        let response = self.persist(connection, &mut place).await?;
+        if !possession::wants_nonce(connection, &place.origin.serialized, &response) {
+            return Ok(Sent { response, place, is_verdict: true });
         }
         if !self.body.is_replayable() {
-            return Ok((response, false));
+            return Ok(Sent { response, place, is_verdict: false });
         }
         drop(response);
-        let response = Box::pin(self.attempt(connection, place)).await?;
-        let is_verdict = !possession::wants_nonce(connection, origin, &response);
-        Ok((response, is_verdict))
+        let response = Box::pin(self.persist(connection, &mut place)).await?;
+        let is_verdict = !possession::wants_nonce(connection, &place.origin.serialized, &response);
+        Ok(Sent { response, place, is_verdict })
     }
 
+    /// Sends the call to `place`, and, if it may be sent again, to another one, or there once more.
+    async fn persist(
+        &self,
+        connection: &Connection,
+        place: &mut Place,
+    ) -> Result<UpstreamResponse, Box<HttpResponse>> {
+        let retries = &self.call.route.resilience.retries;
+        let mut left = retries.retries();
+        loop {
+            let outcome = self.attempt(connection, place, &mut left).await;
+            place.tell(&outcome);
+            let error = match outcome {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if left == 0 || !self.may_repeat(&error, place) || !retries.withdraw() {
+                return Err(Box::new(self.failed(&error)));
+            }
+            left -= 1;
+            tracing::debug!(request_id = self.id.as_str(), %error, "sent again");
+            let tried = place.passage.as_ref().map(Passage::tried).unwrap_or_default();
+            // If there is nowhere to go now, what was wrong before says more.
+            let Ok(next) = self.place(connection, tried) else {
+                return Err(Box::new(self.failed(&error)));
+            };
+            *place = next;
+        }
+    }
+
+    /// Whether a call that ended so may be sent again (RFC 9110 section 9.2.2).
+    fn may_repeat(&self, error: &UpstreamError, place: &Place) -> bool {
+        let may = match error {
+            // Whoever waited so long in vain would wait as long again.
+            UpstreamError::ConnectTimeout { .. } => place.passage.as_ref().is_some_and(Passage::has_others),
+            UpstreamError::Broken { .. } => self.method.is_idempotent(),
+            other => other.is_before_sending(),
+        };
+        may && self.body.is_replayable()
+    }
+
+    /// Sends the call once, or twice if it meets a connection that has just ended, which takes one of
+    /// the retries that are `left`.
     async fn attempt(
         &self,
         connection: &Connection,
         place: &Place,
+        left: &mut u32,
     ) -> Result<UpstreamResponse, UpstreamError> {
         // A token that ended this very moment is sent no more; the upstream would refuse it.
         let Some(authorization) = connection.authorization(self.desk.gateway.now()) else {
             return Err(UpstreamError::TokenEnded);
         };
         let route = &self.call.route;
+        let retries = &route.resilience.retries;
+        let made = Cell::new(0u32);
         let exchange = Exchange {
             origin: &place.origin,
             tls: route.tls.as_ref(),
@@ -160,11 +251,28 @@ impl<G: ProxyGateway> Errand<'_, G> {
             token_header: connection.token_header(),
             takes_trailers: self.asked.takes_trailers(),
             upgrade: self.asked.websocket.then_some(&WEBSOCKET),
-            idempotent: self.method.is_idempotent(),
+            idempotent: self.method.is_idempotent() && *left > 0 && retries.has_left(),
+            connect_timeout: route.resilience.connect_timeout,
             timeout: route.timeout,
-            make: &|body| self.request(place, connection, authorization, body),
+            make: &|body| {
+                made.set(made.get() + 1);
+                self.request(place, connection, authorization, body)
+            },
         };
-        self.desk.worker.pool().send(&exchange).await
+        let pool = self.desk.worker.pool();
+        let mut sending = pin!(pool.send(&exchange));
+        let outcome = match self.end {
+            None => sending.await,
+            Some((after, until)) => match timeout_at(until, sending.as_mut()).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(UpstreamError::TotalTimeout { origin: place.origin.serialized.clone(), after }),
+            },
+        };
+        for _ in 1..made.get() {
+            *left = left.saturating_sub(1);
+            retries.spend();
+        }
+        outcome
     }
 
     fn request(
@@ -203,11 +311,15 @@ impl<G: ProxyGateway> Errand<'_, G> {
     }
 
     fn failed(&self, error: &UpstreamError) -> HttpResponse {
-        let callers_fault = match error {
+        let no_failure = match error {
+            // The caller's own fault.
             UpstreamError::RequestHead(fault) => *fault != HeaderError::Unproven,
-            other => matches!(other, UpstreamError::RequestBody(_)),
+            UpstreamError::RequestBody(_) => true,
+            // What failed was noted before, and nothing was sent.
+            UpstreamError::CircuitOpen { .. } | UpstreamError::HeldBack { .. } => true,
+            _ => false,
         };
-        if callers_fault {
+        if no_failure {
             return self.desk.not_forwarded(&self.call.route, error, self.id);
         }
         self.desk.upstream_failed(&self.call.route, error, self.id)

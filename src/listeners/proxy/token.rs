@@ -49,7 +49,7 @@ pub(super) fn at_hand<G: ProxyGateway>(
 ) -> Option<Arc<Connection>> {
     let connection = desk.gateway.connections().get(&call.id)?;
     let covered = connection.covers(&call.context.scopes);
-    if !covered || !connection.origins.allows(&call.route.origin.serialized) {
+    if !covered || forbidden(&connection, call).is_some() {
         return None;
     }
     match connection.freshness(now) {
@@ -66,21 +66,35 @@ pub(super) async fn obtain<G: ProxyGateway>(
     call: &Call,
     rejected: Option<TokenFingerprint>,
 ) -> Result<Arc<Connection>, TokenFault> {
+    let mut origin = &call.route.origin.serialized;
+    loop {
+        let connection = ask(desk, call, origin.clone(), rejected).await?;
+        if connection.authorization(desk.gateway.now()).is_none() {
+            return Err(TokenFault::Unusable);
+        }
+        match forbidden(&connection, call) {
+            None => return Ok(connection),
+            // It was made when the route had fewer upstreams: ask for one that fits the others, too.
+            Some(other) if other != origin => origin = other,
+            Some(_) => return Err(TokenFault::Unusable),
+        }
+    }
+}
+
+/// An upstream of the call's route that the connection's token must not be sent to.
+fn forbidden<'a>(connection: &Connection, call: &'a Call) -> Option<&'a Arc<str>> {
+    call.route.origins().find(|origin| !connection.origins.allows(origin))
+}
+
+async fn ask<G: ProxyGateway>(
+    desk: &Desk<G>,
+    call: &Call,
+    origin: Arc<str>,
+    rejected: Option<TokenFingerprint>,
+) -> Result<Arc<Connection>, TokenFault> {
     let deadline = call.route.timeout.min(LONGEST_WAIT);
-    let message = PrepareForward {
-        id: call.id.clone(),
-        origin: call.route.origin.serialized.clone(),
-        rejected,
-        call: call.context.clone(),
-        deadline,
-    };
-    let connection = desk
-        .actor
-        .ask_idempotent(message, deadline + GRACE)
-        .await
-        .map_err(TokenFault::Ask)?
-        .map_err(TokenFault::Token)?;
-    let usable = connection.authorization(desk.gateway.now()).is_some()
-        && connection.origins.allows(&call.route.origin.serialized);
-    if usable { Ok(connection) } else { Err(TokenFault::Unusable) }
+    let message =
+        PrepareForward { id: call.id.clone(), origin, rejected, call: call.context.clone(), deadline };
+    let asking = desk.actor.ask_idempotent(message, deadline + GRACE);
+    asking.await.map_err(TokenFault::Ask)?.map_err(TokenFault::Token)
 }

@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 
 use actix_http::Payload;
 use bytes::{Bytes, BytesMut};
-use claviger_actors::proxy::actor::InFlight;
 use claviger_actors::proxy::upstream::Upgraded;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;
+
+use super::load::UnderWay;
 
 /// Most bytes read from the upstream at a time.
 const CHUNK: usize = 16 * 1024;
@@ -22,23 +23,26 @@ pub(super) struct Tunnel {
     from_upstream: ReadHalf<Upgraded>,
     buffer: BytesMut,
     to_upstream: JoinHandle<()>,
-    _in_flight: InFlight,
+    in_flight: UnderWay,
 }
 
 impl Tunnel {
     /// Opens it: from now on what `caller` sends goes to `upstream`, as fast as that takes it.
-    pub(super) fn open(upstream: Upgraded, caller: Payload, in_flight: InFlight) -> Self {
+    pub(super) fn open(upstream: Upgraded, caller: Payload, in_flight: UnderWay) -> Self {
         let (from_upstream, to_upstream) = tokio::io::split(upstream);
         let to_upstream = tokio::task::spawn_local(async move {
             if let Err(error) = pass_on(caller, to_upstream).await {
                 tracing::debug!(%error, "a tunnel ended");
             }
         });
-        Self { from_upstream, buffer: BytesMut::new(), to_upstream, _in_flight: in_flight }
+        Self { from_upstream, buffer: BytesMut::new(), to_upstream, in_flight }
     }
 
     /// The upstream's next bytes.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Poll::Ready(over) = self.in_flight.poll_over(cx) {
+            return Poll::Ready(Some(Err(io::Error::other(over))));
+        }
         if self.buffer.len() < CHUNK {
             self.buffer.resize(CHUNK, 0);
         }

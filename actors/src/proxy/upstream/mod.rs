@@ -119,6 +119,8 @@ pub struct Exchange<'a> {
     pub idempotent: bool,
     /// Time to the head of the answer, counted from the last progress of the request's body.
     pub timeout: Duration,
+    /// Time to open a connection, if not as the pool's settings say.
+    pub connect_timeout: Option<Duration>,
     /// Makes the request, as for HTTP/1.1; called again for each attempt.
     pub make: &'a dyn Fn(RequestBody) -> Result<Request<RequestBody>, HeaderError>,
 }
@@ -227,7 +229,10 @@ impl UpstreamPool {
                 Next::Http1(sender) => return Ok(Way::Http1 { sender, fresh: false }),
                 Next::Http2(slot) => return Ok(Way::Http2(slot)),
                 // Seldom, and large.
-                Next::Open(wanted) => Box::pin(self.open(exchange.origin, exchange.tls, wanted)).await?,
+                Next::Open(wanted) => {
+                    let opening = self.open(exchange.origin, exchange.tls, wanted, exchange.connect_timeout);
+                    Box::pin(opening).await?
+                }
                 Next::Await(opening) => opening.await?,
                 Next::Begin(wanted) => {
                     let opening = self.begin(exchange, wanted);
@@ -249,7 +254,8 @@ impl UpstreamPool {
 
     /// A connection of its own, on which protocols may be switched.
     async fn way_to_switch(&self, exchange: &Exchange<'_>) -> Result<Way, UpstreamError> {
-        let (way, _) = self.connect(exchange.origin, exchange.tls, Wanted::Http1).await?;
+        let connecting = self.connect(exchange.origin, exchange.tls, Wanted::Http1, exchange.connect_timeout);
+        let (way, _) = connecting.await?;
         let started = http1::start(way, true).await;
         let sender = started.map_err(|error| UpstreamError::connect(exchange.origin, &error))?;
         Ok(Way::Http1 { sender, fresh: true })
@@ -258,7 +264,8 @@ impl UpstreamPool {
     /// Opens a connection for all who will wait for it; it is opened while one of them does.
     fn begin(self: &Rc<Self>, exchange: &Exchange<'_>, wanted: Wanted) -> Opening {
         let (pool, origin, tls) = (self.clone(), exchange.origin.clone(), exchange.tls.cloned());
-        async move { pool.open(&origin, tls.as_ref(), wanted).await }.boxed_local().shared()
+        let within = exchange.connect_timeout;
+        async move { pool.open(&origin, tls.as_ref(), wanted, within).await }.boxed_local().shared()
     }
 
     async fn open(
@@ -266,9 +273,10 @@ impl UpstreamPool {
         origin: &Arc<UpstreamOrigin>,
         tls: Option<&UpstreamTls>,
         wanted: Wanted,
+        within: Option<Duration>,
     ) -> Result<Opened, UpstreamError> {
         let failed = |error: io::Error| UpstreamError::connect(origin, &error);
-        let (way, is_http2) = self.connect(origin, tls, wanted).await?;
+        let (way, is_http2) = self.connect(origin, tls, wanted, within).await?;
         let serial = self.opened.get();
         let identity = tls.map_or_else(TlsIdentity::default, |tls| tls.identity);
         if !is_http2 {
@@ -288,8 +296,9 @@ impl UpstreamPool {
         origin: &UpstreamOrigin,
         tls: Option<&UpstreamTls>,
         wanted: Wanted,
+        within: Option<Duration>,
     ) -> Result<(super::connect::Way, bool), UpstreamError> {
-        let after = self.settings.connect_timeout;
+        let after = within.unwrap_or(self.settings.connect_timeout);
         let tls = tls.map_or(&self.settings.tls, |tls| &tls.config);
         match timeout(after, connect(origin, tls, wanted)).await {
             Ok(Ok(way)) => {

@@ -92,6 +92,7 @@ fn exchange<'a>(origin: &'a Arc<UpstreamOrigin>, body: &'a BodySource) -> Exchan
         upgrade: None,
         idempotent: true,
         timeout: Duration::from_secs(5),
+        connect_timeout: None,
         make: &|body| Ok(Request::new(body)),
     }
 }
