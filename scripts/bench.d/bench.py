@@ -67,7 +67,7 @@ def main():
     parser.add_argument("--proxies", default=",".join(servers.PROXIES), help="of %(default)s")
     parser.add_argument("--only", default=",".join(parts.PARTS), metavar="NAME,...", help="of %(default)s")
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("BENCH_ROUNDS", "5")))
-    parser.add_argument("--seconds", type=int, default=int(os.environ.get("BENCH_SECONDS", "3")))
+    parser.add_argument("--seconds", type=int, default=int(os.environ.get("BENCH_SECONDS", "2")))
     parser.add_argument("--document", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--million", action="store_true", help="also with 1,000,000 connections in the store")
     options = parser.parse_args()
