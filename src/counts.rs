@@ -14,7 +14,10 @@ pub const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// `N` numbers for each key.
 #[derive(Debug)]
-pub struct Tally<K, const N: usize>(Arc<Mutex<Vec<(K, Arc<Row<N>>)>>>);
+pub struct Tally<K, const N: usize>(Arc<Mutex<Rows<K, N>>>);
+
+/// The rows of all workers.
+type Rows<K, const N: usize> = Vec<(K, Arc<Row<N>>)>;
 
 #[derive(Debug)]
 struct Row<const N: usize>([AtomicU64; N]);

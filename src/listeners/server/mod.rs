@@ -157,11 +157,12 @@ impl<H: http1::Http1> Worker<H> {
         let h2c = self.h2c && self.http2.is_some();
         let opened = match &self.tls {
             None => Opened::plain(socket, h2c).await,
-            Some(tls) => Opened::tls(socket, tls.current()).await,
+            // Large, and soon over: an idle connection is to be small.
+            Some(tls) => Box::pin(Opened::tls(socket, tls.current())).await,
         };
         match (opened, &self.http2) {
             (Ok(Opened::Http2(stream)), Some(handler)) => {
-                http2::serve(stream, handler.clone(), &self.stopping).await;
+                Box::pin(http2::serve(stream, handler.clone(), &self.stopping)).await;
             }
             (Ok(Opened::Http1(stream)), _) => http1::serve(&self.http1, stream, &self.stopping).await,
             (Ok(Opened::Http2(_)), None) => {}
