@@ -176,7 +176,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "profile = \"books\"",
         "profile = \"books\"\nprotocol = \"http3\"",
-        "routes.books.protocol: `http3` is none of \"auto\", \"http1\" and \"http2\"; did you mean `http2`?",
+        "routes.books.protocol: `http3` is none of \"auto\", \"http1\" and \"http2\"; did you mean",
     ),
     (
         "profile = \"books\"",
