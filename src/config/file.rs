@@ -453,6 +453,8 @@ table! {
         timeout: Located<Duration>,
         /// Longest wait for a connection.
         connect_timeout: Located<Duration>,
+        /// Longest time that a body may make no progress.
+        idle_timeout: Located<Duration>,
         /// Longest time of the whole exchange.
         total_timeout: Located<Duration>,
         /// Largest request body.

@@ -93,6 +93,7 @@ pub(super) fn resilience(
     faults: &mut Faults,
 ) -> Option<Resilience> {
     let connect_timeout = duration(file.connect_timeout.as_ref(), faults);
+    let idle_timeout = duration(file.idle_timeout.as_ref(), faults);
     let total_timeout = duration(file.total_timeout.as_ref(), faults);
     let endpoints = endpoints(file, upstreams, fixed, faults);
     let retries = retries(file, faults);
@@ -105,6 +106,7 @@ pub(super) fn resilience(
     Some(Resilience {
         endpoints: endpoints?,
         connect_timeout: connect_timeout?,
+        idle_timeout: idle_timeout?,
         total_timeout: total_timeout?,
         retries: Arc::new(RetryBudget::new(retries?, Arc::new(SystemClock))),
         rate: rate.map_or(Some(None), |rate| rate.map(Some))?,

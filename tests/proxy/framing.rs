@@ -167,11 +167,17 @@ async fn a_body_that_stalls_is_broken_off_and_a_slow_one_is_not() {
         line.until_quiet(Duration::from_secs(1)).await;
     })
     .await;
-    let gateway = Setup::to(upstream.address).body_idle(Duration::from_millis(500)).start().await;
-    let mut caller = Caller::connect(gateway.address).await;
-    let answer = caller.get("/api/slow").await;
-    assert_eq!((answer.text(), answer.end), ("12345678", End::Clean));
-    assert_eq!(caller.get("/api/stall").await.end, End::BrokenOff);
+    let idle = Duration::from_millis(500);
+    for setup in [
+        Setup::to(upstream.address).body_idle(idle),
+        Setup::to(upstream.address).route(|route| route.resilience.idle_timeout = Some(idle)),
+    ] {
+        let gateway = setup.start().await;
+        let mut caller = Caller::connect(gateway.address).await;
+        let answer = caller.get("/api/slow").await;
+        assert_eq!((answer.text(), answer.end), ("12345678", End::Clean));
+        assert_eq!(caller.get("/api/stall").await.end, End::BrokenOff);
+    }
 }
 
 #[actix_web::test]

@@ -17,6 +17,8 @@ pub struct Resilience {
     pub endpoints: Option<Arc<Endpoints>>,
     /// Time to open a connection, if not as with all upstreams.
     pub connect_timeout: Option<Duration>,
+    /// How long a body may make no progress, if not as with all routes.
+    pub idle_timeout: Option<Duration>,
     /// Time of the whole exchange, from the first attempt to the end of the answer's body.
     pub total_timeout: Option<Duration>,
     /// How often requests may be sent again.

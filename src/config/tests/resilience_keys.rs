@@ -30,12 +30,13 @@ fn a_route_that_asks_for_nothing_has_one_retry_and_nothing_else() {
 #[test]
 fn what_a_route_asks_for_is_read() {
     let resilience = route(
-        "connect_timeout = \"2s\"\ntotal_timeout = \"1h\"\nretries = 3\nmax_in_flight = 7\nhonor_retry_after = true\n\
+        "connect_timeout = \"2s\"\nidle_timeout = \"15m\"\ntotal_timeout = \"1h\"\nretries = 3\nmax_in_flight = 7\nhonor_retry_after = true\n\
          rate = { requests = 10, per = \"1m\" }",
     )
     .resilience;
     assert_eq!(resilience.connect_timeout, Some(Duration::from_secs(2)));
     assert_eq!(resilience.total_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(resilience.idle_timeout, Some(Duration::from_secs(900)));
     assert_eq!(resilience.retries.retries(), 3);
     assert_eq!(resilience.in_flight.unwrap().max(), 7);
     assert_eq!(resilience.endpoints.unwrap().views().len(), 1);

@@ -253,6 +253,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
             upgrade: self.asked.websocket.then_some(&WEBSOCKET),
             idempotent: self.method.is_idempotent() && *left > 0 && retries.has_left(),
             connect_timeout: route.resilience.connect_timeout,
+            idle_timeout: route.resilience.idle_timeout,
             timeout: route.timeout,
             make: &|body| {
                 made.set(made.get() + 1);
@@ -364,7 +365,8 @@ fn body_source<G: ProxyGateway>(
         RequestLength::Exact(length) => Some(length),
         RequestLength::Chunked => None,
     };
-    let limits =
-        BodyLimits { length, max: call.route.max_body, idle: desk.worker.settings().body_idle_timeout };
+    let usual = desk.worker.settings().body_idle_timeout;
+    let idle = call.route.resilience.idle_timeout.unwrap_or(usual);
+    let limits = BodyLimits { length, max: call.route.max_body, idle };
     BodySource::streaming(incoming(), limits)
 }

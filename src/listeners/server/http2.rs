@@ -24,12 +24,13 @@ use super::connection::CallerConnection;
 use super::stream::CallerStream;
 
 /// Requests at a time on one connection.
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 128;
 /// Largest head of a request, as the list of its fields counts (RFC 9113 section 6.5.2).
 const MAX_HEAD: u32 = 64 * 1024;
-/// What a caller may send of one body before it is read, and of all bodies of a connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a caller may send of one body before it is read.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The same for a connection: bodies that nobody reads hold up no other.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS;
 /// Bytes of an answer that may wait for the caller.
 const SEND_BUFFER: usize = 256 * 1024;
 /// A silent caller with requests under way is asked whether it is still there, and has so long.

@@ -121,6 +121,8 @@ pub struct Exchange<'a> {
     pub timeout: Duration,
     /// Time to open a connection, if not as the pool's settings say.
     pub connect_timeout: Option<Duration>,
+    /// How long the answer's body may make no progress, if not as the pool's settings say.
+    pub idle_timeout: Option<Duration>,
     /// Makes the request, as for HTTP/1.1; called again for each attempt.
     pub make: &'a dyn Fn(RequestBody) -> Result<Request<RequestBody>, HeaderError>,
 }
@@ -328,7 +330,8 @@ impl UpstreamPool {
         } else {
             framing::check(response.headers()).map_err(malformed)?;
         }
-        Ok(UpstreamResponse::new(response, upgraded, lease, self.settings.body_idle_timeout))
+        let idle = exchange.idle_timeout.unwrap_or(self.settings.body_idle_timeout);
+        Ok(UpstreamResponse::new(response, upgraded, lease, idle))
     }
 
     /// Takes an HTTP/1.1 connection back after a clean exchange.

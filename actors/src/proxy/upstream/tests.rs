@@ -93,6 +93,7 @@ fn exchange<'a>(origin: &'a Arc<UpstreamOrigin>, body: &'a BodySource) -> Exchan
         idempotent: true,
         timeout: Duration::from_secs(5),
         connect_timeout: None,
+        idle_timeout: None,
         make: &|body| Ok(Request::new(body)),
     }
 }
