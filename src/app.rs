@@ -5,6 +5,7 @@ mod notify;
 mod reload;
 mod sockets;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +28,9 @@ use crate::caller_auth::CallerDirectory;
 use crate::client_tls::{self, TlsSetupError};
 use crate::config::listener_tls::ListenerTlsSettings;
 use crate::config::{ConfigFile, GatewayConfig, Listeners};
+use crate::counts::ListenerCounts;
 use crate::listeners::admin::configuration::ConfigurationStatus;
+use crate::listeners::admin::metrics::Sources;
 use crate::listeners::admin::{self, AdminState};
 use crate::listeners::proxy::ProxyState;
 use crate::listeners::proxy::load::Load;
@@ -161,6 +164,13 @@ impl RunningApp {
             ProxyState::new(gateway.clone(), callers.clone(), public_url.clone(), Arc::new(upstream), digest)
                 .with_load(Load::new(&config.limits));
         let public_state = PublicState { gateway: gateway.clone(), public_url: public_url.clone() };
+        let listener_counts: BTreeMap<&'static str, Arc<ListenerCounts>> =
+            ["proxy", "public", "admin"].into_iter().map(|name| (name, Arc::default())).collect();
+        let metrics = Sources {
+            calls: proxy_state.counts(),
+            listeners: listener_counts.clone(),
+            callers: callers.clone(),
+        };
         let configuration = ConfigurationStatus::new(SystemClock.now());
         let reloadable = Reloadable {
             listeners_tls: listeners_tls.clone(),
@@ -171,6 +181,7 @@ impl RunningApp {
             status: configuration.clone(),
         };
         let admin_state = AdminState {
+            metrics,
             gateway: gateway.clone(),
             public_url,
             configuration,
@@ -189,6 +200,7 @@ impl RunningApp {
             tls: tls.clone().map(|tls| TlsSource::new(move || tls.current())),
             h2c: name == "proxy" && addresses.http2.in_clear,
             drain,
+            counts: listener_counts.get(name).cloned().unwrap_or_default(),
         };
         let proxy = listen(sockets.proxy, settings("proxy", workers, &listeners_tls.proxy), move || {
             proxy_state.handlers()

@@ -6,6 +6,7 @@ pub mod caller_auth;
 pub mod cli;
 pub mod client_tls;
 pub mod config;
+pub mod counts;
 pub mod demo;
 pub mod listeners;
 pub mod provider_client;

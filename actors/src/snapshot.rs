@@ -32,6 +32,11 @@ impl Connections {
         self.0.len()
     }
 
+    /// How many are kept in memory at most.
+    pub fn capacity(&self) -> usize {
+        usize::try_from(self.0.capacity()).unwrap_or(usize::MAX)
+    }
+
     /// Whether none is in memory.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

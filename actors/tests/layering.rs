@@ -28,7 +28,7 @@ const ENGINE: &[&[&str]] = &[
 
 /// The shell around it, likewise.
 const SHELL: &[&[&str]] = &[
-    &["client_tls", "signals"],
+    &["client_tls", "counts", "signals"],
     &["caller_auth", "provider_client"],
     &["config"],
     &["telemetry", "listeners"],

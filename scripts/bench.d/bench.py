@@ -1,125 +1,60 @@
-"""Interleaved rounds of wrk against each proxy; medians, and ratios against nginx."""
+"""Measures the gateway beside other proxies: rounds are interleaved, medians and ratios count."""
 
 import argparse
 import json
 import os
 import pathlib
 import re
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
+import traceback
 
+import parts
 import servers
 
-UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
-CONNECTIONS = {"1k": 32, "64k": 16}
-START_LIMIT_MS, IDLE_LIMIT_MIB = 200, 30
+# What a column shows: its heading, and how a number is written.
+COLUMNS = {
+    "requests_per_s": ("requests/s", "{:.0f}"), "p50_us": ("p50 µs", "{:.0f}"), "p99_us": ("p99 µs", "{:.0f}"),
+    "cpu_us_per_request": ("CPU µs/request", "{:.1f}"), "cpu_by_nginx": ("CPU ÷ nginx", "{:.2f}"),
+    "cpu_by_first": ("÷ first row", "{:.2f}"), "rate_by_nginx": ("requests/s ÷ nginx", "{:.2f}"),
+    "p99_by_nginx": ("p99 ÷ nginx", "{:.2f}"), "busy": ("core busy", "{:.2f}"), "start_ms": ("start ms", "{:.0f}"),
+    "connections": ("connections", "{:.0f}"), "before_mib": ("RSS before, MiB", "{:.1f}"), "rss_mib": ("RSS MiB", "{:.1f}"),
+    "kib_each": ("KiB each", "{:.1f}"), "bad": ("bad", "{:.0f}"),
+}
 
 
-def microseconds(text):
-    number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()
-    return float(number) * UNITS[unit]
-
-
-def measure(proxy, body, seconds):
-    """One run of wrk: what it saw, and what the proxy spent on it."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS[body]}", f"-d{seconds}s", "--latency",
-               "-H", f"Authorization: {servers.CREDENTIAL}", proxy.url(body)]
-    cpu, begun = proxy.cpu_seconds(), time.monotonic()
-    run = subprocess.run(servers.pinned(command, servers.LOAD_CORE), capture_output=True, text=True, timeout=seconds + 30)
-    wall, cpu = time.monotonic() - begun, proxy.cpu_seconds() - cpu
-    text = run.stdout
-    requests = int(re.search(r"(\d+) requests in", text).group(1))
-    bad = sum(int(n) for n in re.findall(r"(?:Non-2xx or 3xx responses:|connect|read|write|timeout) (\d+)", text))
-    if not requests:
-        raise SystemExit(f"{proxy.name} served nothing:\n{text}{run.stderr}")
-    return {
-        "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
-        "p50_us": microseconds(re.search(r"^\s+50%\s+(\S+)", text, re.M).group(1)),
-        "p99_us": microseconds(re.search(r"^\s+99%\s+(\S+)", text, re.M).group(1)),
-        "cpu_us_per_request": cpu * 1e6 / requests,
-        "busy": cpu / wall,
-        "rss_mib": proxy.resident_mib(),
-        "bad": bad,
-    }
-
-
-def check(proxy):
-    """It proxies with the credential, and without it does not."""
-    for body, size in servers.BODIES.items():
-        servers.wait_for(proxy.url(body), wanted=(401,))
-        status, got = servers.fetch(proxy.url(body), headers={"Authorization": servers.CREDENTIAL})
-        if (status, len(got)) != (200, size):
-            raise SystemExit(f"{proxy.name} answered {status} with {len(got)} bytes for {body}: {got[:300]!r}")
-
-
-def compare(proxies, rounds, seconds):
-    """Medians by body and proxy. Rounds are interleaved, so that a busy minute hits all alike."""
-    runs = {body: {proxy.name: [] for proxy in proxies} for body in servers.BODIES}
-    for proxy in proxies:
-        for body in servers.BODIES:
-            measure(proxy, body, 1)
-    for number in range(rounds):
-        for body in servers.BODIES:
-            # Another goes first each time.
-            for proxy in proxies[number % len(proxies):] + proxies[:number % len(proxies)]:
-                runs[body][proxy.name].append(measure(proxy, body, seconds))
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
-    return {
-        body: {
-            name: {key: statistics.median(run[key] for run in of_proxy) for key in of_proxy[0]}
-            for name, of_proxy in by_name.items()
-        }
-        for body, by_name in runs.items()
-    }
-
-
-def start_up(folder, times=7):
-    """Milliseconds from spawn to ready with ten profiles, and MiB resident when idle."""
-    spans, resident = [], []
-    for number in range(times):
-        gateway = servers.Gateway(folder, f"start-{number}", profiles=10)
-        begun = time.monotonic()
-        gateway.run()
-        try:
-            servers.wait_for(f"{gateway.admin}/readyz", pause=0.001)
-            spans.append((time.monotonic() - begun) * 1e3)
-            time.sleep(0.5)
-            resident.append(gateway.resident_mib())
-        finally:
-            gateway.stop()
-    return {"start_ms": statistics.median(spans), "idle_rss_mib": statistics.median(resident)}
+def table(part):
+    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in part["rows"].values())]
+    lines = [f"### {part['title']}", "", "| | " + " | ".join(COLUMNS[key][0] for key in keys) + " |",
+             "|---|" + "--:|" * len(keys)]
+    for name, row in part["rows"].items():
+        cells = (COLUMNS[key][1].format(row[key]) if row.get(key) is not None else "–" for key in keys)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if "note" in part:
+        lines += ["", part["note"]]
+    return lines + [""]
 
 
 def markdown(result):
-    lines = []
-    for body, by_name in result["bodies"].items():
-        lines += [
-            f"### {body} bodies: wrk -t1 -c{CONNECTIONS[body]}, medians of {result['rounds']} interleaved rounds of {result['seconds']} s",
-            "| proxy | requests/s | p50 µs | p99 µs | CPU µs/request | RSS MiB | CPU ÷ nginx | requests/s ÷ nginx | core busy | bad |",
-            "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-        ]
-        base = by_name.get("nginx")
-        for name, m in by_name.items():
-            ratios = ("–", "–")
-            if base:
-                ratios = (f"{m['cpu_us_per_request'] / base['cpu_us_per_request']:.2f}",
-                          f"{m['requests_per_s'] / base['requests_per_s']:.2f}")
-            lines.append(
-                f"| {name} | {m['requests_per_s']:.0f} | {m['p50_us']:.0f} | {m['p99_us']:.0f} | {m['cpu_us_per_request']:.1f} "
-                f"| {m['rss_mib']:.1f} | {ratios[0]} | {ratios[1]} | {m['busy']:.2f} | {m['bad']:.0f} |")
+    goals = [goal for part in result["parts"].values() for goal in part["goals"]]
+    lines = [f"Measured {result['date']} on {result['machine']}; medians of interleaved rounds.", ""]
+    if goals:
+        lines += ["| goal | measured | at most | met |", "|---|--:|--:|---|"]
+        lines += [f"| {g['goal']} | {g['measured']:.2f} | {g['limit']:g} | {'yes' if g['met'] else 'no'} |" for g in goals]
         lines.append("")
-    if "start" in result:
-        start = result["start"]
-        lines += [
-            "| start-up with 10 profiles | idle RSS |", "|--:|--:|",
-            f"| {start['start_ms']:.0f} ms (limit {START_LIMIT_MS}) | {start['idle_rss_mib']:.1f} MiB (limit {IDLE_LIMIT_MIB}) |", "",
-        ]
-    lines.append(f"{result['machine']}. Each proxy has one worker on a core of its own, checks HTTP Basic and injects "
-                 f"a token of {len(servers.TOKEN)} bytes; wrk and the upstream (nginx) share another core.")
+    for part in result["parts"].values():
+        lines += table(part)
     return "\n".join(lines)
+
+
+def document(text):
+    page = servers.ROOT / "docs/performance.md"
+    before, begin, rest = page.read_text().partition("<!-- measured:")
+    note, _, rest = rest.partition("-->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        sys.exit(f"{page} has no place for the tables")
+    page.write_text(f"{before}{begin}{note}-->\n{text}\n{end}{after}")
 
 
 def machine():
@@ -129,37 +64,44 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--proxies", default=",".join(servers.PROXIES))
+    parser.add_argument("--proxies", default=",".join(servers.PROXIES), help="of %(default)s")
+    parser.add_argument("--only", default=",".join(parts.PARTS), metavar="NAME,...", help="of %(default)s")
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("BENCH_ROUNDS", "5")))
-    parser.add_argument("--seconds", type=int, default=int(os.environ.get("BENCH_SECONDS", "4")))
+    parser.add_argument("--seconds", type=int, default=int(os.environ.get("BENCH_SECONDS", "2")))
+    parser.add_argument("--document", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--million", action="store_true", help="also with 1,000,000 connections in the store")
     options = parser.parse_args()
-    names = options.proxies.split(",")
+    only, names = options.only.split(","), options.proxies.split(",")
+    for unknown in (set(only) - set(parts.PARTS)) | (set(names) - set(servers.PROXIES)):
+        parser.error(f"there is no {unknown}")
 
-    result = {"machine": machine(), "rounds": options.rounds, "seconds": options.seconds}
-    started = []
+    result = {"machine": machine(), "date": servers.today(), "rounds": options.rounds, "seconds": options.seconds,
+              "parts": {}}
+    failed = []
     with tempfile.TemporaryDirectory(prefix="claviger-bench-") as folder:
+        run = parts.Run(folder, names, options)
         try:
-            if "claviger" in names:
-                result["start"] = start_up(folder)
-            started.append(servers.start_upstream(folder))
-            for name in names:
-                started.append(servers.PROXIES[name](folder, started[0]))
-                check(started[-1])
-            result["bodies"] = compare(started[1:], options.rounds, options.seconds)
-        except BaseException:
-            for server in started:
-                print(f"--- log of {server.name}\n{(server.folder / 'log').read_text()[-2000:]}", file=sys.stderr)
-            raise
+            for name in [name for name in parts.PARTS if name in only]:
+                try:
+                    result["parts"][name] = parts.PARTS[name](run)
+                except (Exception, SystemExit):
+                    # One part less is better than none at all, but it is told.
+                    failed.append(name)
+                    traceback.print_exc()
+                    run.tell()
         finally:
-            for server in started:
-                server.stop()
+            run.stop()
 
-    table = markdown(result)
+    text = markdown(result)
     target = servers.ROOT / "target/bench"
     target.mkdir(parents=True, exist_ok=True)
     (target / "result.json").write_text(json.dumps(result, indent=2))
-    (target / "result.md").write_text(table + "\n")
-    print(table)
+    (target / "result.md").write_text(text)
+    if options.document and not failed:
+        document(text)
+    print(text)
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
-    Remembered,
+    Remembered, Verdicts,
 };
 
 /// What a caller without a valid credential is told.
@@ -147,6 +147,13 @@ struct Verdict {
     until: Timestamp,
 }
 
+impl Verdict {
+    fn accepted(self) -> Option<AuthenticatedCaller> {
+        let until = self.until;
+        self.caller.map(|caller| AuthenticatedCaller { until, ..caller.into() })
+    }
+}
+
 type Digest = [u8; 32];
 
 /// Passwords that were found to be right for a hash, each until when, under a keyed digest of both.
@@ -263,8 +270,8 @@ impl CallerAuth for HttpBasic {
         CHALLENGE
     }
 
-    fn kept(&self) -> usize {
-        self.verdicts.len()
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts::of(self.verdicts.len(), self.verdicts.capacity()))
     }
 
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {
@@ -278,10 +285,9 @@ impl CallerAuth for HttpBasic {
             return Recalled::Refused;
         }
         match self.verdicts.get(&self.digest(header)) {
-            Some(verdict) if now < verdict.until => match verdict.caller {
-                Some(caller) => Recalled::Accepted(caller.into()),
-                None => Recalled::Refused,
-            },
+            Some(verdict) if now < verdict.until => {
+                verdict.accepted().map_or(Recalled::Refused, Recalled::Accepted)
+            }
             _ => Recalled::Unknown,
         }
     }
@@ -305,7 +311,7 @@ impl CallerAuth for HttpBasic {
                     verdict
                 }
             };
-            verdict.caller.map(Into::into).ok_or(CallerAuthError::Refused)
+            verdict.accepted().ok_or(CallerAuthError::Refused)
         })
     }
 }

@@ -26,7 +26,7 @@ use url::Url;
 
 use super::{
     AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, CallerToken, ConfiguredCaller, Presented,
-    Recalled, Remembered,
+    Recalled, Remembered, Verdicts,
 };
 
 /// What a caller without a valid token is told (RFC 6750 section 3).
@@ -137,20 +137,14 @@ struct Issuer {
     callers: Vec<(Arc<Caller>, JwtCredential)>,
 }
 
-#[derive(Clone)]
-struct Verdict {
-    caller: AuthenticatedCaller,
-    until: Timestamp,
-}
-
 struct CallerJwts {
     issuers: HashMap<String, Issuer>,
     transport: Arc<dyn Transport>,
-    verdicts: Cache<[u8; 32], Verdict>,
+    verdicts: Cache<[u8; 32], AuthenticatedCaller>,
 }
 
 impl CallerJwts {
-    async fn decide(&self, token: &str, now: Timestamp) -> Result<Verdict, Refusal> {
+    async fn decide(&self, token: &str, now: Timestamp) -> Result<AuthenticatedCaller, Refusal> {
         let jwt = SignedJwt::parse(token, MAX_TOKEN)?;
         let issuer = jwt.unverified("iss").and_then(|iss| self.issuers.get(iss)).ok_or(Refusal::Issuer)?;
         let algorithm = jwt.algorithm(|_| true)?;
@@ -188,8 +182,8 @@ impl CallerJwts {
                 .and_then(|text| Subject::new(text).ok()),
             claims: claims.iter().filter_map(|(name, value)| Some((name.clone(), as_text(value)?))).collect(),
         };
-        let caller = AuthenticatedCaller { caller: caller.clone(), token: Some(Arc::new(token)) };
-        Ok(Verdict { caller, until: exp.min(now.after(ACCEPTED_FOR)) })
+        let until = exp.min(now.after(ACCEPTED_FOR));
+        Ok(AuthenticatedCaller { caller: caller.clone(), token: Some(Arc::new(token)), until })
     }
 }
 
@@ -237,8 +231,8 @@ impl CallerAuth for CallerJwts {
         CHALLENGE
     }
 
-    fn kept(&self) -> usize {
-        self.verdicts.len()
+    fn verdicts(&self) -> Option<Verdicts> {
+        Some(Verdicts::of(self.verdicts.len(), self.verdicts.capacity()))
     }
 
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled {
@@ -247,7 +241,7 @@ impl CallerAuth for CallerJwts {
             return Recalled::Refused;
         }
         match self.verdicts.get(&digest_of(token)) {
-            Some(verdict) if now < verdict.until => Recalled::Accepted(verdict.caller),
+            Some(caller) if now < caller.until => Recalled::Accepted(caller),
             _ => Recalled::Unknown,
         }
     }
@@ -261,9 +255,9 @@ impl CallerAuth for CallerJwts {
             let token = bearer_token(presented.headers).unwrap_or_default();
             let text = std::str::from_utf8(token).map_err(|_| CallerAuthError::Refused)?;
             match self.decide(text, now).await {
-                Ok(verdict) => {
-                    self.verdicts.insert(digest_of(token), verdict.clone());
-                    Ok(verdict.caller)
+                Ok(caller) => {
+                    self.verdicts.insert(digest_of(token), caller.clone());
+                    Ok(caller)
                 }
                 Err(refusal @ Refusal::Keys(_)) => {
                     tracing::warn!(%refusal, "a caller's token cannot be verified");
@@ -297,4 +291,4 @@ fn digest_of(token: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -5,12 +5,14 @@
 pub mod api_key;
 pub mod http_basic;
 pub mod jwt;
+pub mod known;
 pub mod mtls;
 pub mod peer_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use claviger_actors::clock::Timestamp;
@@ -26,6 +28,7 @@ use thiserror::Error;
 pub use api_key::{ApiKeyHash, X_API_KEY, hash_api_key};
 pub use http_basic::{BasicCredential, check_password_hash, hash_secret};
 pub use jwt::{JwtCredential, KeySource};
+pub use known::KnownCaller;
 pub use peer_certificate::{PeerCertificate, SubjectAltName};
 
 /// An internal application that may call the gateway, as configured.
@@ -96,11 +99,13 @@ pub struct AuthenticatedCaller {
     pub caller: Arc<Caller>,
     /// What its JWT says, if it sent one.
     pub token: Option<Arc<CallerToken>>,
+    /// When its credential has to be looked at anew.
+    pub until: Timestamp,
 }
 
 impl From<Arc<Caller>> for AuthenticatedCaller {
     fn from(caller: Arc<Caller>) -> Self {
-        Self { caller, token: None }
+        Self { caller, token: None, until: Timestamp::from_millis(u64::MAX) }
     }
 }
 
@@ -143,6 +148,21 @@ pub enum Recalled {
     Unknown,
 }
 
+/// What a method remembers of credentials that it has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Verdicts in memory.
+    pub kept: usize,
+    /// How many are kept at most.
+    pub most: usize,
+}
+
+impl Verdicts {
+    fn of(kept: usize, most: u64) -> Self {
+        Self { kept, most: usize::try_from(most).unwrap_or(usize::MAX) }
+    }
+}
+
 /// A way to tell who is calling.
 pub trait CallerAuth: Send + Sync {
     /// What to answer with in `WWW-Authenticate` (RFC 9110 section 11.6.1).
@@ -159,9 +179,9 @@ pub trait CallerAuth: Send + Sync {
         false
     }
 
-    /// How many verdicts it keeps now.
-    fn kept(&self) -> usize {
-        0
+    /// What it remembers; `None` if verifying costs so little that it need not.
+    fn verdicts(&self) -> Option<Verdicts> {
+        None
     }
 
     /// Looks at a request's credential without waiting.
@@ -234,11 +254,17 @@ pub const CALLER_AUTH_METHODS: &[CallerAuthMethod] = &[
     CallerAuthMethod { name: "mtls", build: mtls::build },
 ];
 
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// All callers, and how each is told.
 pub struct CallerDirectory {
+    /// Tells it from all others of this process.
+    number: u64,
     remembered: Arc<Remembered>,
     routes: Option<Arc<RoutingTable>>,
     methods: Vec<Box<dyn CallerAuth>>,
+    /// Their names, in the same order.
+    names: Vec<&'static str>,
     challenges: Vec<&'static str>,
 }
 
@@ -259,7 +285,7 @@ impl CallerDirectory {
 
     /// Credentials that are kept as verified now, right and wrong ones.
     pub fn verified_credentials(&self) -> usize {
-        self.methods.iter().map(|method| method.kept()).sum()
+        self.verdicts().map(|(_, verdicts)| verdicts.kept).sum()
     }
 
     /// With the routes that were configured together with the callers: who is let in by the one is led by
@@ -293,10 +319,10 @@ impl CallerDirectory {
         remembered.go_on_with_rates(&mut callers);
         let callers: Vec<_> =
             callers.into_iter().map(|configured| (Arc::new(configured.caller.clone()), configured)).collect();
-        let methods: Vec<_> = CALLER_AUTH_METHODS
-            .iter()
-            .filter_map(|method| (method.build)(&callers, transport, &remembered))
-            .collect();
+        let set_up = |method: &CallerAuthMethod| {
+            Some(((method.build)(&callers, transport, &remembered)?, method.name))
+        };
+        let (methods, names): (Vec<_>, Vec<_>) = CALLER_AUTH_METHODS.iter().filter_map(set_up).unzip();
         let mut challenges: Vec<_> = methods
             .iter()
             .filter(|method| !method.is_last_resort())
@@ -305,7 +331,8 @@ impl CallerDirectory {
         if challenges.is_empty() {
             challenges.push(methods.first().map_or(http_basic::CHALLENGE, |method| method.challenge()));
         }
-        Self { remembered, routes: None, methods, challenges }
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { number, remembered, routes: None, methods, names, challenges }
     }
 
     /// Tells who sent a request that shows this. A credential that was verified lately costs a
@@ -354,6 +381,12 @@ impl CallerDirectory {
             }
             _ => Ok(caller),
         }
+    }
+
+    /// What methods remember, by their names.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&'static str, Verdicts)> {
+        let methods = self.names.iter().zip(&self.methods);
+        methods.filter_map(|(name, method)| Some((*name, method.verdicts()?)))
     }
 
     /// What to answer with in `WWW-Authenticate`, one challenge a method.

@@ -31,7 +31,7 @@ pub(super) enum ListenerTlsFile {
     /// `"self-signed"`
     SelfSigned,
     /// `{ cert, key, client_ca }`
-    Files(ListenerCertificateFile),
+    Files(Box<ListenerCertificateFile>),
 }
 
 impl ListenerTlsFile {
@@ -45,7 +45,9 @@ impl Read for ListenerTlsFile {
     fn read(node: &Node<'_>, faults: &mut Faults) -> Option<Self> {
         match node.value.as_str() {
             Some(SELF_SIGNED) => Some(Self::SelfSigned),
-            None if node.table().is_some() => ListenerCertificateFile::read(node, faults).map(Self::Files),
+            None if node.table().is_some() => {
+                ListenerCertificateFile::read(node, faults).map(|files| Self::Files(Box::new(files)))
+            }
             _ => {
                 faults.push(&node.at, "must be { cert = \"…\", key = \"…\" } or \"self-signed\"");
                 None

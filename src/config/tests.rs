@@ -4,6 +4,7 @@ mod assertions;
 mod authorization;
 mod callers;
 mod catalogue;
+mod drawn;
 mod faults;
 mod keys;
 mod listener_tls;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use claviger_actors::profile::ClientSource;
 use claviger_actors::protocol::identifiers::{ProfileId, RouteId};
 use claviger_actors::protocol::template::Template;
-use claviger_actors::proxy::route::SubjectSource;
+use claviger_actors::proxy::route::{SubjectSource, UpstreamProtocol};
 use claviger_actors::registration::Pkce;
 
 use super::*;
@@ -172,6 +173,15 @@ fn the_tour_shows_every_key() {
 }
 
 #[test]
+fn a_route_says_which_http_its_api_speaks() {
+    for protocol in UpstreamProtocol::ALL {
+        let line = format!("profile = \"books\"\nprotocol = \"{}\"", protocol.as_str());
+        let config = load_text(&good().replace("profile = \"books\"", &line), &Variables::new()).unwrap();
+        assert_eq!(config.routing.iter().next().unwrap().protocol, protocol);
+    }
+}
+
+#[test]
 fn a_small_configuration_has_safe_defaults() {
     let config = load_text(&good(), &Variables::new()).unwrap();
     assert_eq!(config.listeners.proxy.to_string(), "127.0.0.1:8080");
@@ -188,6 +198,7 @@ fn a_small_configuration_has_safe_defaults() {
     assert_eq!((&route.subject, route.timeout), (&SubjectSource::Caller, Duration::from_secs(30)));
     assert!(route.needs.is_nothing());
     assert!(route.methods.is_none() && route.max_body.is_none());
+    assert_eq!(route.protocol, UpstreamProtocol::Auto);
     let caller = &config.callers[0];
     assert!(!caller.caller.may_name_subject);
     assert!(caller.caller.routes.contains(&RouteId::new("books").unwrap()));

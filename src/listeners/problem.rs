@@ -18,6 +18,10 @@ use serde::Serialize;
 
 use crate::caller_auth::CallerAuthError;
 
+/// Which problem an answer is: in its extensions, for whoever counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweredWith(pub &'static str);
+
 /// A problem that the gateway itself answers with.
 #[derive(Debug, Serialize)]
 pub struct Problem {
@@ -253,7 +257,9 @@ impl Problem {
         for challenge in &self.challenges {
             builder.append_header((WWW_AUTHENTICATE, *challenge));
         }
-        builder.body(serde_json::to_string(self).unwrap_or_default())
+        let mut response = builder.body(serde_json::to_string(self).unwrap_or_default());
+        response.extensions_mut().insert(AnsweredWith(self.code));
+        response
     }
 }
 

@@ -43,17 +43,20 @@ use actix_service::{Service, ServiceFactory, fn_service};
 use actix_web::HttpResponse;
 use arc_swap::ArcSwap;
 use claviger_actors::gateway::GatewayHandle;
-use claviger_actors::protocol::identifiers::Subject;
+use claviger_actors::protocol::identifiers::{RouteId, Subject};
 use claviger_actors::protocol::template::CallDigest;
 use claviger_actors::proxy::actor::{ProxyActor, Worker};
 use claviger_actors::proxy::body::Incoming;
+use claviger_actors::proxy::route::Route;
 use claviger_actors::proxy::upstream::UpstreamSettings;
 use claviger_actors::supervision::ActorRef;
 use url::Url;
 
 use super::browser_cookie::BrowserCookie;
+use super::problem::AnsweredWith;
 use super::server::{Handlers, Http2Handler};
 use crate::caller_auth::CallerDirectory;
+use crate::counts::{CallCounter, CallCounts};
 use answer::Passing;
 use asked::{Arrival, Asked};
 use gateway::ProxyGateway;
@@ -70,6 +73,7 @@ pub struct ProxyState<G = GatewayHandle> {
     public_url: Url,
     upstream: Arc<UpstreamSettings>,
     digest: CallDigest,
+    counts: CallCounts,
     load: Load,
     workers: Arc<AtomicUsize>,
 }
@@ -85,14 +89,19 @@ impl<G: ProxyGateway> ProxyState<G> {
         upstream: Arc<UpstreamSettings>,
         digest: CallDigest,
     ) -> Self {
-        let load = Load::default();
-        Self { gateway, callers, public_url, upstream, digest, load, workers: Arc::default() }
+        let (counts, load) = (CallCounts::default(), Load::default());
+        Self { gateway, callers, public_url, upstream, digest, counts, load, workers: Arc::default() }
     }
 
     /// With these limits in the place of the usual ones.
     #[must_use]
     pub fn with_load(self, load: Load) -> Self {
         Self { load, ..self }
+    }
+
+    /// What all workers count.
+    pub fn counts(&self) -> CallCounts {
+        self.counts.clone()
     }
 
     /// What one worker answers with: call it on the worker's own thread, within an actix `System`. It
@@ -116,6 +125,7 @@ impl<G: ProxyGateway> ProxyState<G> {
             request_ids: RequestIds::new(&*self.gateway.entropy()),
             shared_subject: Subject::shared(),
             digest: self.digest.clone(),
+            counter: self.counts.counter(),
             load: self.load.clone(),
         });
         let for_http1 = desk.clone();
@@ -139,7 +149,18 @@ struct Desk<G: ProxyGateway> {
     request_ids: RequestIds,
     shared_subject: Subject,
     digest: CallDigest,
+    counter: CallCounter,
     load: Load,
+}
+
+impl<G: ProxyGateway> Desk<G> {
+    /// Counts an answer of the gateway's own.
+    fn count_own(&self, route: Option<&RouteId>, response: &HttpResponse) {
+        self.counter.answered(route, response.status().as_u16());
+        if let Some(AnsweredWith(code)) = response.extensions().get() {
+            self.counter.problem(code);
+        }
+    }
 }
 
 impl<G: ProxyGateway> Drop for Desk<G> {
@@ -175,8 +196,26 @@ impl<T> Http1Factory for T where
 {
 }
 
-/// What the upstream says, or what the gateway says itself, as `Err`.
+/// What the upstream says, or what the gateway says itself, as `Err`; counted.
 async fn answer<G: ProxyGateway>(
+    desk: &Rc<Desk<G>>,
+    arrival: &Arrival<'_>,
+    body: impl FnOnce() -> Incoming,
+    id: &RequestId,
+) -> Result<Passing, HttpResponse> {
+    let mut taken = None;
+    let answered = answer_on(&mut taken, desk, arrival, body, id).await;
+    let route = taken.as_deref().map(|route| &route.id);
+    match &answered {
+        Ok(passing) => desk.counter.answered(route, passing.upstream.parts.status.as_u16()),
+        Err(own) => desk.count_own(route, own),
+    }
+    answered
+}
+
+/// As [`answer`]; the route that it took is left in `taken`.
+async fn answer_on<G: ProxyGateway>(
+    taken: &mut Option<Arc<Route>>,
     desk: &Rc<Desk<G>>,
     arrival: &Arrival<'_>,
     body: impl FnOnce() -> Incoming,
@@ -189,7 +228,7 @@ async fn answer<G: ProxyGateway>(
     let (call, connection) = loop {
         let callers = desk.callers.load();
         let caller = callers
-            .authenticate(asked.presented(), now)
+            .authenticate_on(&arrival.connection.known, asked.presented(), now)
             .await
             .map_err(|error| asked.unauthenticated(error, callers.challenges(), id))?;
         let admitted = match callers.routes() {
@@ -197,6 +236,7 @@ async fn answer<G: ProxyGateway>(
             None => call::admit(desk, &asked, &caller, &desk.gateway.routes(), id),
         };
         let call = admitted.map_err(|problem| problem.response())?;
+        *taken = Some(call.route.clone());
         // Once a call, though it may have to be led anew.
         if on_route.is_none() {
             let held = load::admit(&caller.caller, &call.route, id);

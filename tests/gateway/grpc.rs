@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::gateway_config::PASSWORD;
-use crate::support::grpc::{GrpcServer, call_all};
+use crate::support::grpc::{self, GrpcServer};
 use crate::support::scene::Scene;
 
 const OK: u64 = 0;
@@ -29,9 +29,10 @@ async fn every_kind_of_call_passes_with_the_token() {
         server.address
     );
     scene.config.section("routes.echo", &route).caller("billing", r#"["calendar", "echo"]"#);
+    scene.config.extend("listeners.proxy", "h2c = true");
     let gateway = scene.config.start().await;
     let credential = format!("Basic {}", STANDARD.encode(format!("billing:{PASSWORD}")));
-    let results = call_all(gateway.config.proxy, &credential).await;
+    let results = grpc::call(gateway.config.proxy, &credential, &[]).await;
 
     let unary = &results["unary"];
     assert_eq!((messages(unary), unary["code"].as_u64()), (vec![&json!("hello")], Some(OK)), "{unary}");
@@ -84,7 +85,7 @@ async fn every_kind_of_call_passes_with_the_token() {
     let opened: u64 = gateway.actors("proxy").await.iter().filter_map(opened).sum();
     assert!((1..=2).contains(&opened), "{opened} connections to the server");
 
-    let results = call_all(gateway.config.proxy, "Basic bm9ib2R5Om5vdGhpbmc=").await;
+    let results = grpc::call(gateway.config.proxy, "Basic bm9ib2R5Om5vdGhpbmc=", &["unary"]).await;
     let refused = &results["unary"];
     assert_eq!((messages(refused).len(), refused["code"].as_u64()), (0, Some(UNAUTHENTICATED)), "{refused}");
     gateway.assert_no_secret_in_log(&[token.to_owned()]);

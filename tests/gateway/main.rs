@@ -25,6 +25,7 @@ mod kill;
 mod lifecycle;
 mod matrix;
 mod metadata;
+mod metrics;
 mod mtls;
 mod panics;
 mod password;

@@ -1,15 +1,17 @@
 //! Another configuration while the gateway serves: no call is lost, and a bad one changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::support::certificates::Authority;
 use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::gateway_config::GatewayConfig;
 use crate::support::load::Load;
 use crate::support::scene::ScriptedScene;
 use crate::support::scripted_as::Answer;
+use crate::support::tools::curl;
 use crate::support::upstream::Upstream;
 
 fn file(config: &GatewayConfig) -> PathBuf {
@@ -137,6 +139,35 @@ async fn a_rotated_secret_works_at_once() {
     let forms = scene.server.forms();
     assert_eq!(forms.last().unwrap()["client_secret"], "planted-secret-b");
     gateway.assert_no_secret_in_log(&["planted-secret-b".to_owned()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchanged_certificate_is_shown_to_new_connections() {
+    let mut scene = ScriptedScene::machine().await;
+    let folder = scene.config.folder().to_owned();
+    let other = folder.join("other");
+    std::fs::create_dir(&other).unwrap();
+    let (one, two) = (Authority::new(&folder), Authority::new(&other));
+    one.certify("server", &["127.0.0.1"]);
+    two.certify("server", &["127.0.0.1"]);
+    scene.config.extend("listeners.public", "tls = { cert = \"server.pem\", key = \"server.key\" }");
+    let gateway = scene.config.start().await;
+    let url = format!("https://{}/connect/none", gateway.config.public);
+    let trusting = async |folder: &Path| {
+        let ca = folder.join("ca.pem").display().to_string();
+        curl(&["--cacert", &ca, &url]).await.stdout.starts_with("HTTP/")
+    };
+    assert!(trusting(&folder).await && !trusting(&other).await);
+    // One after the other, as everybody does it.
+    std::fs::copy(other.join("server.pem"), folder.join("server.pem")).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    std::fs::copy(other.join("server.key"), folder.join("server.key")).unwrap();
+    until_taken(&gateway, 1).await;
+    eventually("the new certificate is shown", async || trusting(&other).await).await;
+    assert!(!trusting(&folder).await);
+    let shown = status(&gateway).await;
+    assert_eq!((&shown["refused"], &shown["last_error"]), (&serde_json::json!(0), &Value::Null), "{shown}");
+    assert_eq!(shown["needs_restart"], serde_json::json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,5 +108,7 @@ async fn callers_that_keep_calling_lose_no_request() {
     load.keep_to_open_connections();
     let (status, log, _) = gateway.stop().await;
     assert_eq!(status.code(), Some(0), "{log}");
+    // Told with an answer, not found out by a connection that is closed under them.
+    assert_eq!(load.told(), 16);
     load.ended().await;
 }

@@ -231,6 +231,7 @@ impl Setup {
             tls: None,
             h2c: self.h2c,
             drain: Duration::from_secs(1),
+            counts: Arc::default(),
         };
         let server = listen(listener, settings, move || state.handlers()).unwrap();
         let handle = server.handle();

@@ -224,6 +224,15 @@ impl Gateway {
         (status, log, self.config)
     }
 
+    /// Waits until it has ended because another process took over, which keeps its standard output and
+    /// error open; the exit status and the log.
+    pub async fn handed_over(mut self) -> (ExitStatus, String) {
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        let status = ended.unwrap_or_else(|_| panic!("it runs:\n{}", self.log())).expect("a child of ours");
+        eventually("it says who took over", async || self.log().contains("the new process serves")).await;
+        (status, self.log())
+    }
+
     /// Stops it and starts it again on the same store.
     pub async fn restart(self) -> Self {
         let (status, log, config) = self.stop().await;

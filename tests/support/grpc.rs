@@ -32,10 +32,10 @@ impl GrpcServer {
     }
 }
 
-/// Calls every kind of method at `address`, and gives what came: see `grpc/client.mjs`.
-pub async fn call_all(address: SocketAddr, authorization: &str) -> Value {
+/// Makes these calls at `address`, or else all there are, and gives what came: see `grpc/client.mjs`.
+pub async fn call(address: SocketAddr, authorization: &str, names: &[&str]) -> Value {
     let mut command = node(&["client.mjs", &address.to_string(), authorization]).await;
-    let output = command.stderr(Stdio::piped()).output().await.expect("node is installed");
+    let output = command.args(names).stderr(Stdio::piped()).output().await.expect("node is installed");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the client failed: {complaint}");
     serde_json::from_slice(&output.stdout).expect("JSON")

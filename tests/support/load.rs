@@ -26,6 +26,7 @@ struct Shared {
     last_connection: AtomicBool,
     good: AtomicUsize,
     connections: AtomicUsize,
+    told: AtomicUsize,
     failures: Mutex<Vec<String>>,
 }
 
@@ -57,6 +58,11 @@ impl Load {
     /// Connections opened so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that ended because an answer said so.
+    pub fn told(&self) -> usize {
+        self.shared.told.load(Ordering::SeqCst)
     }
 
     /// From now on no caller opens another connection.
@@ -125,6 +131,7 @@ async fn connection(address: SocketAddr, head: &str, shared: &Shared) -> Result<
         }
         shared.good.fetch_add(1, Ordering::SeqCst);
         if answer.headers.get("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+            shared.told.fetch_add(1, Ordering::SeqCst);
             return Ok(Ended::Closed);
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -187,11 +187,11 @@ impl RunningProfiles {
 
     /// Ends what is left of the profiles that `changes` removed, once nobody needs it.
     pub(super) fn let_go(self: &Arc<Self>, changes: &ProfileChanges) {
-        for id in changes.removed.iter().cloned() {
-            let leaving = self.leaving.lock().get(&id).cloned();
+        for id in &changes.removed {
+            let leaving = self.leaving.lock().get(id).cloned();
             let Some(running) = leaving else { continue };
             running.current.get().retire();
-            let this = self.clone();
+            let (this, id) = (self.clone(), id.clone());
             actix::spawn(async move {
                 tokio::time::sleep(LEAVE_AFTER).await;
                 while !running.actor.is_idle() || !running.current.get().flights.is_empty() {

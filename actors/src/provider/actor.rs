@@ -261,6 +261,7 @@ impl Handler<Observe> for ProviderActor {
                 "flights": context.flights.len(),
                 "breaker_open_until": open_until.map(|until| until.to_string()),
                 "token_requests": counters.token_requests.load(Ordering::Relaxed),
+                "token_requests_granted": counters.granted.load(Ordering::Relaxed),
                 "token_request_failures": counters.failures.load(Ordering::Relaxed),
                 "single_flight_joins": counters.joins.load(Ordering::Relaxed),
                 "needing_attention": context.attention(),

@@ -105,7 +105,9 @@ const ATTENTION: usize = 50;
 pub struct Counters {
     /// Requests sent to the token endpoint.
     pub token_requests: AtomicU64,
-    /// Of them, those that failed.
+    /// Of them, those that brought a token.
+    pub granted: AtomicU64,
+    /// Those that failed, also before they were sent.
     pub failures: AtomicU64,
     /// Calls that joined a flight instead of starting one.
     pub joins: AtomicU64,

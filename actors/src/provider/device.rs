@@ -104,6 +104,7 @@ async fn ask(
         DeviceAnswer::Granted(response) => {
             let requested = Some(scopes.clone()).filter(|scopes| !scopes.is_empty());
             let dpop_key = redemption.dpop_key.clone();
+            context.count(&context.counters.granted);
             Asked::Granted(Box::new(Granted { response: *response, requested_at, dpop_key, requested }))
         }
         DeviceAnswer::Pending => Asked::Undecided(DevicePoll::Pending),

@@ -132,6 +132,10 @@ pub(super) async fn send(
             let retry = &context.profile.registration.retry;
             context.breaker.failed(context.now(), retry, failure.retry_after, context.jitter());
         }
+        Ok(_) => {
+            context.count(&context.counters.granted);
+            context.breaker.succeeded();
+        }
         // Nothing was asked of the provider, so nothing is known of it.
         Err(failure) if matches!(failure.class, FailureClass::Internal | FailureClass::Call) => {}
         _ => context.breaker.succeeded(),

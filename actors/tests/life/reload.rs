@@ -203,8 +203,7 @@ fn what_a_token_set_is_bound_to_counts_as_after_a_restart() {
             }
             *tell.lock() += &format!("{} requests", world.token_requests());
         });
-        let told = told.lock().clone();
-        told
+        told.lock().clone()
     };
     let changes: [fn(&mut Profile); 4] = [
         |_| {},

@@ -166,6 +166,30 @@ async fn two_credentials_at_once_are_refused() {
     assert_eq!(directory.challenges(), [CHALLENGE], "no scheme of HTTP's brings an API key");
 }
 
+/// What is remembered is that a password is right for a hash, never who anybody is.
+#[actix_web::test]
+async fn other_callers_take_over_without_verifying_everything_anew() {
+    let before = directory();
+    assert_eq!(who(&before, &basic("billing:s3cret")).await.as_deref(), Ok("billing"));
+    assert_eq!(who(&before, &basic("crm:pa:ss wörd")).await.as_deref(), Ok("crm"));
+
+    let mut renamed = caller("billing", "s3cret");
+    renamed.caller.id = CallerId::new("invoices").unwrap();
+    let after = before.succeeded_by([renamed.clone(), caller("crm", "changed")], &no_transport());
+    let hash = &renamed.basic.as_ref().unwrap().password_hash;
+    let passwords = &after.remembered.passwords;
+    assert!(passwords.recall(b"s3cret", hash, NOW).is_some());
+    assert!(passwords.recall(b"s3cret", hash, NOW.after(ACCEPTED_FOR)).is_none(), "for its time only");
+    assert!(passwords.recall(b"S3cret", hash, NOW).is_none());
+    assert!(passwords.recall(b"s3cret", &cheap_hash("changed"), NOW).is_none());
+    assert_eq!(who(&after, &basic("billing:s3cret")).await.as_deref(), Ok("invoices"));
+    assert_eq!(who(&after, &basic("crm:pa:ss wörd")).await, Err(CallerAuthError::Refused));
+    assert_eq!(who(&after, &basic("crm:changed")).await.as_deref(), Ok("crm"));
+
+    let gone = after.succeeded_by([caller("crm", "changed")], &no_transport());
+    assert_eq!(who(&gone, &basic("billing:s3cret")).await, Err(CallerAuthError::Refused));
+}
+
 #[actix_web::test]
 async fn no_more_verdicts_are_kept_than_configured() {
     let directory = CallerDirectory::remembering(16, [caller("billing", "s3cret")], &no_transport());

@@ -24,7 +24,7 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 /// For directories that need none.
-pub(in crate::caller_auth) fn no_transport() -> Arc<dyn Transport> {
+pub(crate) fn no_transport() -> Arc<dyn Transport> {
     ScriptedTransport::new(|_| Answer::json(500, json!({})))
 }
 

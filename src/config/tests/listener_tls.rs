@@ -205,7 +205,7 @@ fn callers_are_known_by_names_in_certificates() {
     };
     assert!(names("").is_empty());
     let dns = SubjectAltName::Dns("billing.internal".to_owned());
-    assert_eq!(names("mtls = { san = \"Billing.Internal\" }"), [dns.clone()]);
+    assert_eq!(names("mtls = { san = \"Billing.Internal\" }"), std::slice::from_ref(&dns));
     let several = names("mtls = { san = [\"billing.internal\", \"spiffe://acme/billing\", \"::1\"] }");
     let uri = SubjectAltName::Uri("spiffe://acme/billing".to_owned());
     assert_eq!(several, [dns, uri, SubjectAltName::Ip("::1".parse().unwrap())]);

@@ -12,6 +12,7 @@ pub mod health;
 pub mod import;
 pub mod json;
 pub mod lifecycle;
+pub mod metrics;
 pub mod overview;
 pub mod people;
 
@@ -42,6 +43,8 @@ pub struct AdminState {
     pub token: Option<Secret>,
     /// Whether client certificates are taken.
     pub certificates: bool,
+    /// Where `/metrics` takes numbers from that the engine does not have.
+    pub metrics: metrics::Sources,
     /// The address that the listener is bound to, with its real port (never 0).
     pub bind: SocketAddr,
     /// How the configuration in use came to be.
@@ -91,6 +94,7 @@ fn guarded() -> impl HttpServiceFactory {
     web::scope("")
         .wrap(from_fn(guard::guard))
         .service(resource("/debug/actors", "GET").route(web::get().to(health::actors)))
+        .service(resource("/metrics", "GET").route(web::get().to(metrics::metrics)))
         .service(resource("/api/profiles", "GET").route(web::get().to(overview::profiles)))
         .service(resource("/api/routes", "GET").route(web::get().to(overview::routes)))
         .service(

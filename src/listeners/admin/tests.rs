@@ -1,23 +1,35 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use actix_web::body::MessageBody;
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::{App, Error, test as server};
+use arc_swap::ArcSwap;
 use claviger_actors::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::caller_auth::CallerDirectory;
+use crate::caller_auth::jwt::tests::no_transport;
+use crate::counts::CallCounts;
 use crate::listeners::test_support::{ACCESS_TOKEN, REFRESH_TOKEN, gateway};
 
 const HOST: &str = "127.0.0.1:8082";
 
-async fn state() -> AdminState {
+pub(super) async fn state() -> AdminState {
     AdminState {
         gateway: gateway().await.0,
         public_url: Url::parse("http://127.0.0.1:8081").unwrap(),
         token: None,
         certificates: false,
+        metrics: metrics::Sources {
+            calls: CallCounts::default(),
+            listeners: BTreeMap::new(),
+            callers: Arc::new(ArcSwap::from_pointee(CallerDirectory::new([], &no_transport()))),
+        },
         bind: HOST.parse().unwrap(),
         configuration: ConfigurationStatus::new(Timestamp::from_secs(1_700_000_000)),
     }

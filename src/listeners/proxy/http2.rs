@@ -37,7 +37,11 @@ pub(super) async fn serve<G: ProxyGateway>(
     let id = desk.request_ids.next();
     let head = match head(&parts) {
         Ok(head) => head,
-        Err(refusal) => return own(refusal.problem(&id).response()),
+        Err(refusal) => {
+            let response = refusal.problem(&id).response();
+            desk.count_own(None, &response);
+            return own(response);
+        }
     };
     let framing = Framing::Stream { ended: incoming.is_end_stream() };
     let arrival = Arrival { head: &head, connection: &connection, framing };

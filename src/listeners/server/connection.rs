@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 
-use crate::caller_auth::PeerCertificate;
+use crate::caller_auth::{KnownCaller, PeerCertificate};
 
 /// A caller's connection.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub struct CallerConnection {
     pub https: bool,
     /// The client certificate that it was opened with, verified.
     pub certificate: Option<PeerCertificate>,
+    /// Who sent the request before.
+    pub known: KnownCaller,
     forwarded_for: OnceCell<Option<HeaderValue>>,
     requests: Requests,
 }

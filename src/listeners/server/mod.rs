@@ -26,6 +26,7 @@ use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
+use crate::counts::ListenerCounts;
 pub use application::application;
 pub use connection::{Busy, CallerConnection};
 pub use http2::{Http2Body, Http2Handler};
@@ -71,6 +72,8 @@ pub struct ListenerSettings {
     pub h2c: bool,
     /// Time that requests under way have to end once the listener is told to stop.
     pub drain: Duration,
+    /// Where its connections are counted.
+    pub counts: Arc<ListenerCounts>,
 }
 
 /// What answers the requests of one worker.
@@ -111,15 +114,16 @@ where
         .disable_signals()
         .shutdown_timeout(settings.drain.as_secs());
     let stopping = builder.graceful_shutdown_signal();
-    let ListenerSettings { name, tls, h2c, .. } = settings;
+    let ListenerSettings { name, tls, h2c, counts, .. } = settings;
     let factory = move || {
-        let (handlers, stopping, tls) = (handlers.clone(), stopping.clone(), tls.clone());
+        let (handlers, stopping) = (handlers.clone(), stopping.clone());
+        let (tls, counts) = (tls.clone(), counts.clone());
         fn_factory(move || {
             let Handlers { http1, http2 } = handlers();
-            let (tls, stopping) = (tls.clone(), stopping.clone());
+            let (tls, stopping, counts) = (tls.clone(), stopping.clone(), counts.clone());
             let http1 = http1::service(http1, stopping.clone()).new_service(());
             async move {
-                let worker = Rc::new(Worker { http1: http1.await?, http2, tls, h2c, stopping });
+                let worker = Rc::new(Worker { http1: http1.await?, http2, tls, h2c, counts, stopping });
                 Ok::<_, ()>(fn_service(move |stream: TcpStream| {
                     let worker = worker.clone();
                     async move {
@@ -139,11 +143,13 @@ struct Worker<H> {
     http2: Option<Http2Handler>,
     tls: Option<TlsSource>,
     h2c: bool,
+    counts: Arc<ListenerCounts>,
     stopping: actix_server::GracefulShutdownSignal,
 }
 
 impl<H: http1::Http1> Worker<H> {
     async fn serve(&self, socket: TcpStream) {
+        let _open = self.counts.open();
         // Small writes must not wait for the acknowledgement of earlier ones.
         if socket.set_nodelay(true).is_err() {
             return;
@@ -151,15 +157,21 @@ impl<H: http1::Http1> Worker<H> {
         let h2c = self.h2c && self.http2.is_some();
         let opened = match &self.tls {
             None => Opened::plain(socket, h2c).await,
-            Some(tls) => Opened::tls(socket, tls.current()).await,
+            // Large, and soon over: an idle connection is to be small.
+            Some(tls) => Box::pin(Opened::tls(socket, tls.current())).await,
         };
         match (opened, &self.http2) {
             (Ok(Opened::Http2(stream)), Some(handler)) => {
-                http2::serve(stream, handler.clone(), &self.stopping).await;
+                Box::pin(http2::serve(stream, handler.clone(), &self.stopping)).await;
             }
             (Ok(Opened::Http1(stream)), _) => http1::serve(&self.http1, stream, &self.stopping).await,
             (Ok(Opened::Http2(_)), None) => {}
-            (Err(error), _) => tracing::debug!(%error, "a connection was not opened"),
+            (Err(error), _) => {
+                if self.tls.is_some() {
+                    self.counts.handshake_failed();
+                }
+                tracing::debug!(%error, "a connection was not opened");
+            }
         }
     }
 }

@@ -67,8 +67,14 @@ async fn a_connection_lies_idle_only_between_two_messages() {
 fn numbered() -> SocketAddr {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let settings =
-        ListenerSettings { name: "test", workers: 1, tls: None, h2c: false, drain: Duration::from_secs(5) };
+    let settings = ListenerSettings {
+        name: "test",
+        workers: 1,
+        tls: None,
+        h2c: false,
+        drain: Duration::from_secs(5),
+        counts: Arc::default(),
+    };
     let server = listen(socket, settings, move || {
         let requests = Rc::new(Cell::new(0));
         let service = fn_service(move |request: Request| {

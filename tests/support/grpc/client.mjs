@@ -1,8 +1,9 @@
-// Calls every kind of method at `node client.mjs HOST:PORT AUTHORIZATION`, and prints as JSON what came.
+// `node client.mjs HOST:PORT AUTHORIZATION [NAME…]` makes these calls, or else all there are, and prints as JSON
+// what came.
 import grpc from '@grpc/grpc-js';
 import { Echo, options } from './service.mjs';
 
-const [address, authorization] = process.argv.slice(2);
+const [address, authorization, ...names] = process.argv.slice(2);
 const client = new Echo(address, grpc.credentials.createInsecure(), options);
 
 function asked() {
@@ -76,26 +77,31 @@ async function cancel() {
   const result = await outcome(call);
   const end = Date.now() + 20_000;
   while (Date.now() < end) {
-    const { messages: [{ number }] } = await one('Cancelled', {});
-    result.cancelled = number;
-    if (number > 0) break;
+    const asking = await one('Cancelled', {});
+    if (asking.code !== grpc.status.OK) throw new Error(JSON.stringify(asking));
+    result.cancelled = asking.messages[0].number;
+    if (result.cancelled > 0) break;
     await new Promise((resolve) => { setTimeout(resolve, 20); });
   }
   return result;
 }
 
 const large = Buffer.alloc(4 * 1024 * 1024, 7);
-const results = {
-  unary: await one('Say', { payload: Buffer.from('hello') }),
-  server_streaming: await outcome(client.Repeat({ payload: Buffer.from('again'), number: 5 }, asked(), deadline())),
-  client_streaming: await gather(['a', 'b', 'c'].map((text) => Buffer.from(text))),
-  bidirectional: await talk(5),
-  failing: await one('Fail', { payload: Buffer.from('x') }),
-  failing_late: await outcome(client.FailLate({ payload: Buffer.from('y') }, asked(), deadline())),
-  cancelling: await cancel(),
-  large: await one('Say', { payload: large }),
-  at_once: (await Promise.all(Array.from({ length: 50 }, (_, n) => one('Say', { payload: Buffer.from(`${n}`) }))))
-    .map(({ code, messages }) => [code, messages[0]?.payload]),
+const calls = {
+  unary: () => one('Say', { payload: Buffer.from('hello') }),
+  server_streaming: () => outcome(client.Repeat({ payload: Buffer.from('again'), number: 5 }, asked(), deadline())),
+  client_streaming: () => gather(['a', 'b', 'c'].map((text) => Buffer.from(text))),
+  bidirectional: () => talk(5),
+  failing: () => one('Fail', { payload: Buffer.from('x') }),
+  failing_late: () => outcome(client.FailLate({ payload: Buffer.from('y') }, asked(), deadline())),
+  cancelling: cancel,
+  large: () => one('Say', { payload: large }),
+  at_once: async () => {
+    const all = Array.from({ length: 50 }, (_, n) => one('Say', { payload: Buffer.from(`${n}`) }));
+    return (await Promise.all(all)).map(({ code, messages }) => [code, messages[0]?.payload]);
+  },
 };
+const results = {};
+for (const name of names.length > 0 ? names : Object.keys(calls)) results[name] = await calls[name]();
 client.close();
 console.log(JSON.stringify(results));

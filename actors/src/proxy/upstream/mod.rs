@@ -220,11 +220,7 @@ impl UpstreamPool {
         newer_than: Option<u64>,
     ) -> Result<Way, UpstreamError> {
         if exchange.upgrade.is_some() {
-            let (way, _) =
-                self.connect(exchange.origin, exchange.tls, Wanted::Http1, exchange.connect_timeout).await?;
-            let started = http1::start(way, true).await;
-            let sender = started.map_err(|error| UpstreamError::connect(exchange.origin, &error))?;
-            return Ok(Way::Http1 { sender, fresh: true });
+            return Box::pin(self.way_to_switch(exchange)).await;
         }
         loop {
             let oldest = self.settings.idle_timeout;
@@ -232,8 +228,10 @@ impl UpstreamPool {
             let opened = match next {
                 Next::Http1(sender) => return Ok(Way::Http1 { sender, fresh: false }),
                 Next::Http2(slot) => return Ok(Way::Http2(slot)),
+                // Seldom, and large.
                 Next::Open(wanted) => {
-                    self.open(exchange.origin, exchange.tls, wanted, exchange.connect_timeout).await?
+                    let opening = self.open(exchange.origin, exchange.tls, wanted, exchange.connect_timeout);
+                    Box::pin(opening).await?
                 }
                 Next::Await(opening) => opening.await?,
                 Next::Begin(wanted) => {
@@ -252,6 +250,15 @@ impl UpstreamPool {
                 }
             }
         }
+    }
+
+    /// A connection of its own, on which protocols may be switched.
+    async fn way_to_switch(&self, exchange: &Exchange<'_>) -> Result<Way, UpstreamError> {
+        let connecting = self.connect(exchange.origin, exchange.tls, Wanted::Http1, exchange.connect_timeout);
+        let (way, _) = connecting.await?;
+        let started = http1::start(way, true).await;
+        let sender = started.map_err(|error| UpstreamError::connect(exchange.origin, &error))?;
+        Ok(Way::Http1 { sender, fresh: true })
     }
 
     /// Opens a connection for all who will wait for it; it is opened while one of them does.
@@ -317,7 +324,7 @@ impl UpstreamPool {
             // connection.
             let asked = exchange.upgrade.ok_or_else(|| malformed("it switched protocols unasked"))?;
             http1::check_upgrade(&response, asked).map_err(malformed)?;
-            upgraded = Some(http1::upgraded(&mut response, exchange).await?);
+            upgraded = Some(Box::pin(http1::upgraded(&mut response, exchange)).await?);
         } else {
             framing::check(response.headers()).map_err(malformed)?;
         }

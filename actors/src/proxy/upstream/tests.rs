@@ -209,6 +209,14 @@ fn an_identity_is_whom_we_trust_and_what_we_show() {
 }
 
 #[tokio::test]
+async fn small_writes_wait_for_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stream = crate::proxy::connect::connect_tcp("127.0.0.1", port).await.unwrap();
+    assert!(stream.nodelay().unwrap());
+}
+
+#[tokio::test]
 async fn idle_connections_are_bounded_in_number_and_age() {
     LocalSet::new()
         .run_until(async {

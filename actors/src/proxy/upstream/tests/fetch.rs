@@ -62,11 +62,13 @@ pub(super) async fn next(body: &mut ResponseBody) -> Option<Result<Frame<Bytes>,
     poll_fn(|cx| body.poll_frame(cx)).await
 }
 
+/// Runs a test on one thread. One that waits for what never comes fails.
 pub(super) async fn local<T>(test: impl Future<Output = T>) -> T {
-    LocalSet::new().run_until(test).await
+    let limit = Duration::from_secs(60);
+    LocalSet::new().run_until(timeout(limit, test)).await.expect("something that never came")
 }
 
-/// Waits until `seen` says so; the test hangs if it never does.
+/// Waits until `seen` says so.
 pub(super) async fn until(mut seen: impl FnMut() -> bool) {
     while !seen() {
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -139,6 +139,36 @@ async fn tls_chooses_the_protocol_and_a_route_may_insist() {
     .await;
 }
 
+/// Polls once.
+async fn not_yet<F: Future + Unpin>(future: &mut F) -> bool {
+    poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())).await
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_connection_gets_it_though_the_first_turned_away() {
+    local(async {
+        let server = Server::simple(BOTH).await;
+        let (pool, origin, body) = (pool(), at(&server, true), BodySource::empty());
+        let exchange = exchange(&origin, &body);
+        let (mut first, mut second) = (Box::pin(fetch(&pool, &exchange)), Box::pin(fetch(&pool, &exchange)));
+        for _ in 0..2 {
+            assert!(not_yet(&mut first).await);
+            assert!(not_yet(&mut second).await);
+        }
+        drop(first);
+        assert_eq!(second.await.unwrap().body, b"ok");
+        assert_eq!(pool.opened_connections(), 1);
+
+        // Of one that nobody waits for any more, nothing is left that others would wait for.
+        let other = UpstreamPool::new(Arc::new(settings(true)));
+        let mut alone = Box::pin(fetch(&other, &exchange));
+        assert!(not_yet(&mut alone).await);
+        drop(alone);
+        assert_eq!(fetch(&other, &exchange).await.unwrap().body, b"ok");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn without_tls_http2_is_spoken_where_the_route_says_so_only() {
     local(async {

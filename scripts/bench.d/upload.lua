@@ -1,0 +1,3 @@
+-- One MiB up.
+wrk.method = "POST"
+wrk.body = string.rep("x", 1024 * 1024)
