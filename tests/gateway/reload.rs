@@ -202,3 +202,23 @@ async fn routes_come_and_go_and_what_must_wait_is_named() {
     assert_eq!(gateway.token_used().await, token);
     assert_eq!(status(&gateway).await["needs_restart"], serde_json::json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_configuration_fills_no_bucket() {
+    let mut scene = ScriptedScene::machine().await;
+    scene.config.extend("callers.billing", "rate = { requests = 2, per = \"1h\" }");
+    scene.config.extend("routes.calendar", "rate = { requests = 3, per = \"1h\" }");
+    let gateway = scene.config.start().await;
+    for _ in 0..2 {
+        gateway.call("/calendar/events").await.expect_status(200);
+    }
+    // The caller gets more, the route does not.
+    scene.config.caller("billing", r#"["calendar"]"#);
+    scene.config.extend("callers.billing", "rate = { requests = 9, per = \"1h\" }");
+    write(&scene.config);
+    until_taken(&gateway, 1).await;
+    gateway.call("/calendar/events").await.expect_status(200);
+    let refused = gateway.call("/calendar/events").await;
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"route\";q=3;w=3600"));
+    gateway.stop().await;
+}

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use base64::engine::general_purpose::STANDARD;
+use claviger_actors::clock::SystemClock;
 use claviger_actors::protocol::identifiers::CallerId;
+use claviger_actors::proxy::rate_limit::{Rate, RateLimit};
 
 use super::super::CallerDirectory;
 use super::super::jwt::tests::no_transport;
-use claviger_actors::clock::SystemClock;
-use claviger_actors::proxy::rate_limit::{Rate, RateLimit};
-
 use super::*;
 
 /// Cheap parameters, for the tests' sake.
