@@ -132,7 +132,8 @@ impl<G: ProxyGateway> ProxyState<G> {
         let http2: Http2Handler =
             Rc::new(move |request, connection| Box::pin(http2::serve(desk.clone(), request, connection)));
         Handlers {
-            http1: fn_service(move |request: Request| http1::serve(for_http1.clone(), request)),
+            // Boxed: the server library moves it about.
+            http1: fn_service(move |request: Request| Box::pin(http1::serve(for_http1.clone(), request))),
             http2: Some(http2),
         }
     }

@@ -75,13 +75,17 @@ pub(super) async fn serve<H: Http1>(http1: &H, stream: CallerStream, stopping: &
             }
             Ended::Idle => {}
         }
-        let more = tokio::select! {
-            biased;
-            more = tokio::time::timeout(KEEP_ALIVE, stream.has_more()) => more.unwrap_or(false),
-            () = stopping.notified() => false,
-        };
-        if !more {
+        if !is_taken_up_again(&stream, stopping).await {
             return;
         }
+    }
+}
+
+/// Waits for the next request on an idle connection.
+async fn is_taken_up_again(stream: &CallerStream, stopping: &GracefulShutdownSignal) -> bool {
+    tokio::select! {
+        biased;
+        more = tokio::time::timeout(KEEP_ALIVE, stream.has_more()) => more.unwrap_or(false),
+        () = stopping.notified() => false,
     }
 }

@@ -156,15 +156,17 @@ impl<H: http1::Http1> Worker<H> {
         }
         let h2c = self.h2c && self.http2.is_some();
         let opened = match &self.tls {
-            None => Opened::plain(socket, h2c).await,
-            // Large, and soon over: an idle connection is to be small.
+            // Boxed as what is large and soon over: an idle connection is to be small.
+            None => Box::pin(Opened::plain(socket, h2c)).await,
             Some(tls) => Box::pin(Opened::tls(socket, tls.current())).await,
         };
         match (opened, &self.http2) {
             (Ok(Opened::Http2(stream)), Some(handler)) => {
                 Box::pin(http2::serve(stream, handler.clone(), &self.stopping)).await;
             }
-            (Ok(Opened::Http1(stream)), _) => http1::serve(&self.http1, stream, &self.stopping).await,
+            (Ok(Opened::Http1(stream)), _) => {
+                Box::pin(http1::serve(&self.http1, stream, &self.stopping)).await;
+            }
             (Ok(Opened::Http2(_)), None) => {}
             (Err(error), _) => {
                 if self.tls.is_some() {

@@ -10,9 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::stream::CallerStream;
 
-/// How long a connection is watched before it counts as idle. One timer goes off so often on a
-/// connection in use.
-const WATCH: Duration = Duration::from_secs(1);
+/// How long a connection lies still before it counts as idle, at first. Soon, so that the buffers of
+/// one go to the next while many are opened.
+const FIRST_WATCH: Duration = Duration::from_millis(100);
+/// The same for one that has been in use for a while. One timer goes off so often on it.
+const LONGEST_WATCH: Duration = Duration::from_millis(1600);
 
 /// Why nobody speaks on a connection any more.
 pub(super) enum Ended<T> {
@@ -27,7 +29,8 @@ pub(super) async fn until_idle<F: Future>(
     mut speaking: Pin<Box<F>>,
     stream: &CallerStream,
 ) -> Ended<F::Output> {
-    let mut watch = pin!(sleep(WATCH));
+    let mut span = FIRST_WATCH;
+    let mut watch = pin!(sleep(span));
     let mut seen = stream.connection().answered();
     poll_fn(move |cx| {
         if let Poll::Ready(output) = speaking.as_mut().poll(cx) {
@@ -39,8 +42,11 @@ pub(super) async fn until_idle<F: Future>(
             if is_idle && stream.is_between_messages() {
                 return Poll::Ready(Ended::Idle);
             }
+            if now != seen {
+                span = (span * 2).min(LONGEST_WATCH);
+            }
             seen = now;
-            watch.as_mut().reset(Instant::now() + WATCH);
+            watch.as_mut().reset(Instant::now() + span);
         }
         Poll::Pending
     })

@@ -17,7 +17,7 @@ use super::parking::{Ended, until_idle};
 use super::stream::Opened;
 use super::*;
 
-/// Longer than a connection is watched before it counts as idle.
+/// Longer than a connection that was in use lies still before it counts as idle.
 const A_WHILE: Duration = Duration::from_millis(2300);
 
 /// Two ends of a connection: ours, and the caller's.
