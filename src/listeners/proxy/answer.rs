@@ -15,7 +15,7 @@ use super::load::UnderWay;
 
 /// An answer that passes.
 pub(super) struct Passing {
-    pub(super) upstream: UpstreamResponse,
+    pub(super) upstream: Box<UpstreamResponse>,
     pub(super) route: Arc<Route>,
     /// Whether it answers a `HEAD`.
     pub(super) to_head: bool,

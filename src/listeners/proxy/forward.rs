@@ -116,7 +116,7 @@ struct Place {
 
 impl Place {
     /// Tells what became of a call there.
-    fn tell(&self, outcome: &Result<UpstreamResponse, UpstreamError>) {
+    fn tell(&self, outcome: &Result<Box<UpstreamResponse>, UpstreamError>) {
         let Some(passage) = &self.passage else { return };
         match outcome {
             Ok(response) => passage.answered(response.parts.status, &response.parts.headers),
@@ -128,7 +128,7 @@ impl Place {
 
 /// An answer, and where it comes from.
 struct Sent {
-    response: UpstreamResponse,
+    response: Box<UpstreamResponse>,
     place: Place,
     /// Whether it says something of the token.
     is_verdict: bool,
@@ -193,7 +193,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
         &self,
         connection: &Connection,
         place: &mut Place,
-    ) -> Result<UpstreamResponse, Box<HttpResponse>> {
+    ) -> Result<Box<UpstreamResponse>, Box<HttpResponse>> {
         let retries = &self.call.route.resilience.retries;
         let mut left = retries.retries();
         loop {
@@ -235,7 +235,7 @@ impl<G: ProxyGateway> Errand<'_, G> {
         connection: &Connection,
         place: &Place,
         left: &mut u32,
-    ) -> Result<UpstreamResponse, UpstreamError> {
+    ) -> Result<Box<UpstreamResponse>, UpstreamError> {
         // A token that ended this very moment is sent no more; the upstream would refuse it.
         let Some(authorization) = connection.authorization(self.desk.gateway.now()) else {
             return Err(UpstreamError::TokenEnded);

@@ -75,7 +75,8 @@ fn pass(
     payload: Option<Payload>,
     busy: Busy,
 ) -> Result<Response<Http1Body>, (HeaderError, Busy)> {
-    let Passing { upstream: UpstreamResponse { parts, body, upgraded }, worker, in_flight, .. } = passing;
+    let Passing { upstream, worker, in_flight, .. } = passing;
+    let UpstreamResponse { parts, body, upgraded } = *upstream;
     let Ok(status) = StatusCode::from_u16(parts.status.as_u16()) else {
         return Err((HeaderError::Malformed, busy));
     };
@@ -90,8 +91,10 @@ fn pass(
         _ => body.length().map_or(BodySize::Stream, BodySize::Sized),
     };
     let content = match (upgraded, payload) {
-        (Some(upstream), Some(caller)) => Content::Tunnel(Tunnel::open(upstream, caller, in_flight)),
-        _ => Content::Forwarded { body: ForwardedBody::new(body, worker, in_flight), size },
+        (Some(upstream), Some(caller)) => {
+            Content::Tunnel(Box::new(Tunnel::open(upstream, caller, in_flight)))
+        }
+        _ => Content::Forwarded { body: Box::new(ForwardedBody::new(body, worker, in_flight)), size },
     };
     let is_tunnel = matches!(content, Content::Tunnel(_));
     let mut response = Response::with_body(status, Http1Body { content, busy });
@@ -162,8 +165,8 @@ pub struct Http1Body {
 #[derive(Debug)]
 enum Content {
     Own(BoxBody),
-    Forwarded { body: ForwardedBody, size: BodySize },
-    Tunnel(Tunnel),
+    Forwarded { body: Box<ForwardedBody>, size: BodySize },
+    Tunnel(Box<Tunnel>),
 }
 
 impl MessageBody for Http1Body {

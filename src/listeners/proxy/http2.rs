@@ -95,7 +95,8 @@ fn head(parts: &Parts) -> Result<RequestHead, Refusal> {
 
 /// Passes an upstream's answer on: status and headers at once, the body as it comes.
 fn pass(passing: Passing) -> Result<Response<Http2Body>, HeaderError> {
-    let Passing { upstream: UpstreamResponse { parts, body, .. }, to_head, worker, in_flight, .. } = passing;
+    let Passing { upstream, to_head, worker, in_flight, .. } = passing;
+    let UpstreamResponse { parts, body, .. } = *upstream;
     let mut response = Response::new(());
     *response.status_mut() = parts.status;
     let headers = response.headers_mut();

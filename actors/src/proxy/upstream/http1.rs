@@ -1,7 +1,7 @@
 //! HTTP/1.1: one exchange at a time on a connection.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -54,7 +54,8 @@ pub(super) async fn attempt(
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(UPGRADE, protocol.clone());
     }
-    match until_head(sender.try_send_request(request), exchange).await {
+    let answer = pin!(sender.try_send_request(request));
+    match until_head(answer, exchange).await {
         Err(late) => Attempt::Failed(late),
         Ok(Ok(response)) => {
             let hold = match exchange.upgrade {
@@ -91,7 +92,7 @@ pub(super) async fn upgraded(
     response: &mut Response<Incoming>,
     exchange: &Exchange<'_>,
 ) -> Result<Upgraded, UpstreamError> {
-    let upgraded = until_head(hyper::upgrade::on(response), exchange).await?;
+    let upgraded = until_head(pin!(hyper::upgrade::on(response)), exchange).await?;
     let upgraded = upgraded.map_err(|error| UpstreamError::broken(exchange.origin, &error))?;
     Ok(Upgraded(TokioIo::new(upgraded)))
 }

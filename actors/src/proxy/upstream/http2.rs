@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,7 +218,7 @@ pub(super) async fn attempt(
         return Attempt::Failed(error.into());
     }
     let answer = slot.0.sender.borrow_mut().try_send_request(request);
-    match until_head(answer, exchange).await {
+    match until_head(pin!(answer), exchange).await {
         Err(late) => {
             slot.retire();
             Attempt::Failed(late)

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,7 +170,13 @@ impl UpstreamPool {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub async fn send(self: &Rc<Self>, exchange: &Exchange<'_>) -> Result<UpstreamResponse, UpstreamError> {
+    ///
+    /// # Errors
+    /// [`UpstreamError`]. What is large is boxed: it is handed on many times.
+    pub async fn send(
+        self: &Rc<Self>,
+        exchange: &Exchange<'_>,
+    ) -> Result<Box<UpstreamResponse>, UpstreamError> {
         let begun = self.opened.get();
         let mut unsent = Some(exchange.request()?);
         // Once set, only connections opened after so many others do.
@@ -192,7 +198,10 @@ impl UpstreamPool {
                 exchange.body.give_up(exchange.body.current_attempt());
             }
             match attempt {
-                Attempt::Answered(response, hold) => return self.answered(response, hold, exchange).await,
+                Attempt::Answered(response, hold) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Box::pin(self.switched(response, hold, exchange)).await;
+                }
+                Attempt::Answered(response, hold) => return self.answered(response, hold, exchange),
                 // A connection from the pool may have ended while it lay idle. On a new one, a failure
                 // is final.
                 Attempt::NotSent(request) if !fresh => unsent = request,
@@ -312,26 +321,37 @@ impl UpstreamPool {
         }
     }
 
-    async fn answered(
-        self: &Rc<Self>,
+    fn answered(
+        &self,
+        response: Response<Incoming>,
+        hold: Hold,
+        exchange: &Exchange<'_>,
+    ) -> Result<Box<UpstreamResponse>, UpstreamError> {
+        let lease = Lease::new(exchange.origin.clone(), hold, exchange.body.clone());
+        let malformed = |what| UpstreamError::malformed(exchange.origin, what);
+        framing::check(response.headers()).map_err(malformed)?;
+        Ok(Box::new(UpstreamResponse::new(response, None, lease, self.idle_timeout(exchange))))
+    }
+
+    /// An answer with status 101.
+    async fn switched(
+        &self,
         mut response: Response<Incoming>,
         hold: Hold,
         exchange: &Exchange<'_>,
-    ) -> Result<UpstreamResponse, UpstreamError> {
+    ) -> Result<Box<UpstreamResponse>, UpstreamError> {
         let lease = Lease::new(exchange.origin.clone(), hold, exchange.body.clone());
         let malformed = |what| UpstreamError::malformed(exchange.origin, what);
-        let mut upgraded = None;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // If it was not asked for, what would follow is not HTTP. Dropping the lease closes the
-            // connection.
-            let asked = exchange.upgrade.ok_or_else(|| malformed("it switched protocols unasked"))?;
-            http1::check_upgrade(&response, asked).map_err(malformed)?;
-            upgraded = Some(Box::pin(http1::upgraded(&mut response, exchange)).await?);
-        } else {
-            framing::check(response.headers()).map_err(malformed)?;
-        }
-        let idle = exchange.idle_timeout.unwrap_or(self.settings.body_idle_timeout);
-        Ok(UpstreamResponse::new(response, upgraded, lease, idle))
+        // If it was not asked for, what would follow is not HTTP. Dropping the lease closes the
+        // connection.
+        let asked = exchange.upgrade.ok_or_else(|| malformed("it switched protocols unasked"))?;
+        http1::check_upgrade(&response, asked).map_err(malformed)?;
+        let upgraded = http1::upgraded(&mut response, exchange).await?;
+        Ok(Box::new(UpstreamResponse::new(response, Some(upgraded), lease, self.idle_timeout(exchange))))
+    }
+
+    fn idle_timeout(&self, exchange: &Exchange<'_>) -> Duration {
+        exchange.idle_timeout.unwrap_or(self.settings.body_idle_timeout)
     }
 
     /// Takes an HTTP/1.1 connection back after a clean exchange.
@@ -390,8 +410,10 @@ impl UpstreamPool {
 }
 
 /// Waits for the head of an answer. While a request's body makes progress, the time does not run.
-async fn until_head<F: Future>(answer: F, exchange: &Exchange<'_>) -> Result<F::Output, UpstreamError> {
-    let mut answer = pin!(answer);
+async fn until_head<F: Future>(
+    mut answer: Pin<&mut F>,
+    exchange: &Exchange<'_>,
+) -> Result<F::Output, UpstreamError> {
     let begun = Instant::now();
     let mut deadline = begun + exchange.timeout;
     loop {
