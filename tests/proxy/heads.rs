@@ -76,6 +76,22 @@ async fn an_answer_passes_untouched_but_for_what_is_hop_by_hop() {
 }
 
 #[actix_web::test]
+async fn methods_ranges_and_codings_are_between_caller_and_upstream() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(upstream.address).start().await;
+    let mut caller = Caller::connect(gateway.address).await;
+    let lines = "Range: bytes=0-2\r\nIf-Range: \"e\"\r\nAccept-Encoding: gzip, br;q=0.5\r\nOrigin: https://a.example\r\n";
+    for method in ["GET", "OPTIONS", "DELETE", "PROPFIND", "PATCH"] {
+        let answer = caller.request(method, "/api/x", lines).await;
+        let seen = answer.text();
+        assert!(seen.starts_with(&format!("{method} /v1/x HTTP/1.1\r\n")), "{seen}");
+        for line in lines.to_ascii_lowercase().lines() {
+            assert!(seen.to_ascii_lowercase().contains(&format!("{line}\r\n")), "{line} in {seen}");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn tricks_with_paths_are_refused_before_anything_is_sent() {
     let upstream = Upstream::echo().await;
     let root = Setup::to(upstream.address).and({

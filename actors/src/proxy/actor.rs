@@ -224,6 +224,7 @@ impl Handler<Observe> for ProxyActor {
             detail: serde_json::json!({
                 "worker": &*self.name,
                 "idle_connections": pool.idle_connections(),
+                "idle_connections_limit": worker.settings.max_idle_per_origin,
                 "opened_connections": pool.opened_connections(),
                 "in_flight": in_flight,
                 "requests": worker.requests.get(),

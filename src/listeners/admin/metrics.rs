@@ -86,6 +86,12 @@ const METRICS: &[Metric] = &[
         s.shown(Proxy, "idle_connections")
     }),
     gauge(
+        "upstream_connections_idle_limit",
+        &["worker"],
+        "Connections that may wait for a call, for each origin",
+        |s| s.shown(Proxy, "idle_connections_limit"),
+    ),
+    gauge(
         "upstream_breaker_open",
         &["route", "origin"],
         "Whether an upstream is held back from",
