@@ -262,3 +262,19 @@ async fn a_head_that_never_ends_is_given_up() {
     assert!(given_up || caller.is_closed().await);
     assert_eq!(upstream.seen(), "");
 }
+
+#[actix_web::test]
+async fn a_body_that_comes_late_is_no_request() {
+    let (gateway, upstream) = start().await;
+    // Refused before the body came, and quiet for longer than an idle connection keeps its reader.
+    for lines in ["Content-Length: 60\r\n", "Transfer-Encoding: chunked\r\n", "Upgrade: websocket\r\n"] {
+        let mut caller = Caller::connect(gateway.address).await;
+        caller.send(format!("POST /api/x HTTP/1.1\r\nHost: gw.test\r\n{lines}\r\n")).await;
+        assert_eq!(caller.answer().await.status, 401, "{lines}");
+        sleep(Duration::from_millis(700)).await;
+        let smuggled = format!("GET /api/smuggled HTTP/1.1\r\nHost: gw.test\r\n{}\r\n", basic("billing"));
+        let _ = caller.try_send(smuggled).await;
+        assert!(!caller.until_closed().await.contains("HTTP/1.1"), "{lines}");
+    }
+    assert_eq!(upstream.seen(), "");
+}

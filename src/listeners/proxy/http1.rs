@@ -61,7 +61,17 @@ pub(super) async fn serve<G: ProxyGateway>(
     if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
+    let keeps = [head.connection_type(), response.head().connection_type()];
+    if keeps == [ConnectionType::KeepAlive; 2] && has_no_body(head) {
+        connection.goes_on();
+    }
     Ok(response)
+}
+
+/// Whether nothing of a request follows its head.
+fn has_no_body(head: &RequestHead) -> bool {
+    !head.headers.contains_key(TRANSFER_ENCODING)
+        && head.headers.get_all(CONTENT_LENGTH).all(|length| length.as_bytes() == b"0")
 }
 
 fn own(response: HttpResponse, busy: Busy) -> Response<Http1Body> {

@@ -28,6 +28,8 @@ pub struct CallerConnection {
 struct Requests {
     begun: Cell<u64>,
     under_way: Cell<u64>,
+    /// Whether another may follow the last one, and nothing of that one can still come.
+    go_on: Cell<bool>,
 }
 
 impl CallerConnection {
@@ -47,12 +49,20 @@ impl CallerConnection {
         let requests = &self.requests;
         requests.begun.set(requests.begun.get() + 1);
         requests.under_way.set(requests.under_way.get() + 1);
+        requests.go_on.set(false);
         Busy(self.clone())
     }
 
-    /// Requests so far, if none of them is under way.
+    /// Says that the last request had no body and does not end the connection. Otherwise the bytes that
+    /// follow may be none of another request, and whoever speaks on it must go on to know that.
+    pub fn goes_on(&self) {
+        self.requests.go_on.set(true);
+    }
+
+    /// Requests so far, if none of them is under way and another may follow.
     pub(super) fn answered(&self) -> Option<u64> {
-        (self.requests.under_way.get() == 0).then(|| self.requests.begun.get())
+        let requests = &self.requests;
+        (requests.under_way.get() == 0 && requests.go_on.get()).then(|| requests.begun.get())
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn until_idle<F: Future>(
             if is_idle && stream.is_between_messages() {
                 return Poll::Ready(Ended::Idle);
             }
-            if now != seen {
+            if now.is_none() || now != seen {
                 span = (span * 2).min(LONGEST_WATCH);
             }
             seen = now;

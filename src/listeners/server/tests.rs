@@ -36,6 +36,7 @@ async fn is_idle(sent: &str, answered: usize, under_way: bool) -> bool {
     caller.write_all(sent.as_bytes()).await.unwrap();
     for _ in 0..answered {
         drop(ours.connection().busy());
+        ours.connection().goes_on();
     }
     let _busy = under_way.then(|| ours.connection().busy());
     let mut reader = ours.clone();
@@ -78,7 +79,9 @@ fn numbered() -> SocketAddr {
     let server = listen(socket, settings, move || {
         let requests = Rc::new(Cell::new(0));
         let service = fn_service(move |request: Request| {
-            drop(request.conn_data::<Rc<CallerConnection>>().unwrap().busy());
+            let connection = request.conn_data::<Rc<CallerConnection>>().unwrap();
+            drop(connection.busy());
+            connection.goes_on();
             requests.set(requests.get() + 1);
             let answer = Bytes::from(requests.get().to_string());
             async move { Ok::<_, Infallible>(Response::ok().set_body(answer)) }
