@@ -16,15 +16,11 @@ use base64::{alphabet, engine::DecodePaddingMode};
 use claviger_actors::clock::{Entropy, SystemEntropy, Timestamp};
 use claviger_actors::protocol::secret::Secret;
 use claviger_actors::transport::Transport;
-use futures_util::future::LocalBoxFuture;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{
-    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
-    Remembered,
-};
+use super::{Caller, CallerAuth, ConfiguredCaller, Presented, Recalled, Remembered};
 
 /// The header that brings a key.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -152,15 +148,6 @@ impl CallerAuth for ApiKeys {
             _ => Recalled::Refused,
         }
     }
-
-    fn verify<'a>(
-        &'a self,
-        _: Presented<'a>,
-        _: Timestamp,
-    ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>> {
-        // Whatever was presented has been settled by then.
-        Box::pin(async { Err(CallerAuthError::Refused) })
-    }
 }
 
 #[cfg(test)]
@@ -172,8 +159,8 @@ mod tests {
     use actix_web::http::header::{HeaderMap, HeaderValue};
     use claviger_actors::protocol::identifiers::CallerId;
 
-    use super::super::CallerDirectory;
     use super::super::jwt::tests::no_transport;
+    use super::super::{CallerAuthError, CallerDirectory};
     use super::*;
 
     /// SHA-256 of `abc` (FIPS 180-2 appendix B.1).

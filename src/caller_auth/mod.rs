@@ -187,12 +187,15 @@ pub trait CallerAuth: Send + Sync {
     /// Looks at a request's credential without waiting.
     fn recall(&self, presented: Presented<'_>, now: Timestamp) -> Recalled;
 
-    /// Verifies a credential that [`CallerAuth::recall`] does not know, off the thread.
+    /// Verifies a credential that [`CallerAuth::recall`] does not know, off the thread. A method that
+    /// settles everything there has nothing left to verify.
     fn verify<'a>(
         &'a self,
-        presented: Presented<'a>,
-        now: Timestamp,
-    ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>>;
+        _presented: Presented<'a>,
+        _now: Timestamp,
+    ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>> {
+        Box::pin(async { Err(CallerAuthError::Refused) })
+    }
 }
 
 /// Sets a method up for the callers that have its credential; `None` if none has. Keys that are
@@ -281,11 +284,6 @@ impl CallerDirectory {
         transport: &Arc<dyn Transport>,
     ) -> Self {
         Self::over(callers, transport, Remembered::holding(most))
-    }
-
-    /// Credentials that are kept as verified now, right and wrong ones.
-    pub fn verified_credentials(&self) -> usize {
-        self.verdicts().map(|(_, verdicts)| verdicts.kept).sum()
     }
 
     /// With the routes that were configured together with the callers: who is let in by the one is led by

@@ -11,12 +11,8 @@ use std::sync::Arc;
 
 use claviger_actors::clock::Timestamp;
 use claviger_actors::transport::Transport;
-use futures_util::future::LocalBoxFuture;
 
-use super::{
-    AuthenticatedCaller, Caller, CallerAuth, CallerAuthError, ConfiguredCaller, Presented, Recalled,
-    Remembered, SubjectAltName,
-};
+use super::{Caller, CallerAuth, ConfiguredCaller, Presented, Recalled, Remembered, SubjectAltName};
 
 /// What a caller without a certificate is told, where nothing else is taken.
 const CHALLENGE: &str = "ClientCertificate realm=\"claviger\"";
@@ -63,15 +59,6 @@ impl CallerAuth for ClientCertificates {
             Some(caller) if named.any(|other| other.id != caller.id) => Recalled::Ambiguous,
             Some(caller) => Recalled::Accepted(caller.clone().into()),
         }
-    }
-
-    fn verify<'a>(
-        &'a self,
-        _: Presented<'a>,
-        _: Timestamp,
-    ) -> LocalBoxFuture<'a, Result<AuthenticatedCaller, CallerAuthError>> {
-        // TLS has done that.
-        Box::pin(async { Err(CallerAuthError::Refused) })
     }
 }
 

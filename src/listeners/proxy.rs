@@ -106,7 +106,21 @@ impl<G: ProxyGateway> ProxyState<G> {
 
     /// What one worker answers with: call it on the worker's own thread, within an actix `System`. It
     /// starts the worker's `ProxyActor`, which ends when this is dropped.
-    pub fn handlers(&self) -> Handlers<impl Http1Factory + use<G>> {
+    pub fn handlers(
+        &self,
+    ) -> Handlers<
+        impl ServiceFactory<
+            Request,
+            Config = (),
+            Response = Response<Http1Body>,
+            Error = Infallible,
+            InitError = (),
+            Service: Service<Request, Future: 'static> + 'static,
+            Future: 'static,
+        >
+        + 'static
+        + use<G>,
+    > {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let (worker, actor) = ProxyActor::start_worker(
             self.gateway.supervisor(),
@@ -168,33 +182,6 @@ impl<G: ProxyGateway> Drop for Desk<G> {
     fn drop(&mut self) {
         self.gateway.supervisor().stop_child(&self.actor);
     }
-}
-
-/// Makes a worker's HTTP/1.1 service.
-pub trait Http1Factory:
-    ServiceFactory<
-        Request,
-        Config = (),
-        Response = Response<Http1Body>,
-        Error = Infallible,
-        InitError = (),
-        Service: Service<Request, Future: 'static> + 'static,
-        Future: 'static,
-    > + 'static
-{
-}
-
-impl<T> Http1Factory for T where
-    T: ServiceFactory<
-            Request,
-            Config = (),
-            Response = Response<Http1Body>,
-            Error = Infallible,
-            InitError = (),
-            Service: Service<Request, Future: 'static> + 'static,
-            Future: 'static,
-        > + 'static
-{
 }
 
 /// What the upstream says, or what the gateway says itself, as `Err`; counted.

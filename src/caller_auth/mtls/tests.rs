@@ -8,7 +8,7 @@ use claviger_actors::protocol::secret::Secret;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
 use super::super::jwt::tests::no_transport;
-use super::super::{ApiKeyHash, CallerDirectory, PeerCertificate, X_API_KEY, hash_api_key};
+use super::super::{ApiKeyHash, CallerAuthError, CallerDirectory, PeerCertificate, X_API_KEY, hash_api_key};
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);

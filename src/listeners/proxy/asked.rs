@@ -180,11 +180,17 @@ fn is_websocket_handshake(head: &RequestHead) -> bool {
     head.version == Version::HTTP_11
         && head.method == Method::GET
         && head.connection_type() == ConnectionType::Upgrade
-        && protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")
+        && names_websocket(protocol)
         && head.headers.contains_key(SEC_WEBSOCKET_KEY)
 }
 
-fn length(head: &RequestHead, framing: Framing) -> Result<RequestLength, Refusal> {
+/// Whether a value of `Upgrade` names WebSockets, and nothing else.
+pub(super) fn names_websocket(protocol: &HeaderValue) -> bool {
+    protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")
+}
+
+/// How long a request's body is.
+pub(super) fn length(head: &RequestHead, framing: Framing) -> Result<RequestLength, Refusal> {
     if head.headers.contains_key(TRANSFER_ENCODING) {
         // The server library refuses any coding but `chunked`, and one beside a length.
         return Ok(RequestLength::Chunked);

@@ -14,14 +14,14 @@ use actix_http::{ConnectionType, Method, Payload, Request, RequestHead, Response
 use actix_web::HttpResponse;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use claviger_actors::proxy::body::BodyFault;
-use claviger_actors::proxy::headers::{HeaderError, response_headers};
+use claviger_actors::proxy::headers::{HeaderError, RequestLength, response_headers};
 use claviger_actors::proxy::response::UpstreamResponse;
 use futures_util::StreamExt as _;
 use http_body::Frame;
 
 use super::Desk;
 use super::answer::{ForwardedBody, Passing};
-use super::asked::{Arrival, Framing};
+use super::asked::{Arrival, Framing, length, names_websocket};
 use super::gateway::ProxyGateway;
 use super::tunnel::Tunnel;
 use crate::listeners::server::{Busy, CallerConnection};
@@ -70,8 +70,7 @@ pub(super) async fn serve<G: ProxyGateway>(
 
 /// Whether nothing of a request follows its head.
 fn has_no_body(head: &RequestHead) -> bool {
-    !head.headers.contains_key(TRANSFER_ENCODING)
-        && head.headers.get_all(CONTENT_LENGTH).all(|length| length.as_bytes() == b"0")
+    matches!(length(head, Framing::Headers), Ok(RequestLength::Absent | RequestLength::Exact(0)))
 }
 
 fn own(response: HttpResponse, busy: Busy) -> Response<Http1Body> {
@@ -153,8 +152,7 @@ fn takes_no_chunks(head: &RequestHead) -> bool {
 
 /// Whether the server library reads everything that follows as this request's body.
 fn reads_to_the_end(head: &RequestHead) -> bool {
-    let websocket = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket");
-    head.headers.get_all(UPGRADE).any(websocket) && !head.headers.contains_key(TRANSFER_ENCODING)
+    head.headers.get_all(UPGRADE).any(names_websocket) && !head.headers.contains_key(TRANSFER_ENCODING)
         || head.method == Method::CONNECT
 }
 

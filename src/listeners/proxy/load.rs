@@ -48,11 +48,6 @@ impl Load {
         }
     }
 
-    /// Calls under way.
-    pub fn in_flight(&self) -> &Arc<InFlightLimit> {
-        &self.in_flight
-    }
-
     /// Lets a call in, if there is room for it and its head is not too large.
     pub(super) fn enter(&self, head: &RequestHead, id: &RequestId) -> Result<Occupied, Box<Problem>> {
         let Some(occupied) = self.in_flight.enter() else {

@@ -161,10 +161,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 impl AsyncRead for CallerStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = match &mut *self.0.socket.borrow_mut() {
-            Socket::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Socket::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
-        };
+        let read = self.with(|socket| socket.poll_read(cx, buf));
         self.0.io.drained.set(read.is_pending());
         if read.is_ready() {
             self.note_read(&buf.filled()[before..]);
@@ -175,10 +172,7 @@ impl AsyncRead for CallerStream {
 
 impl AsyncWrite for CallerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = match &mut *self.0.socket.borrow_mut() {
-            Socket::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Socket::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
-        };
+        let written = self.with(|socket| socket.poll_write(cx, bytes));
         self.note_written(written)
     }
 
